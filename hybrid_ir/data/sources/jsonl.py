@@ -1,0 +1,239 @@
+"""Parallel JSONL: one object a line with ``id``, ``language``, ``query``, ``passage``.
+
+Optional keys: ``passage_id`` (else equal passages are joined), ``negatives`` (texts, or objects with ``text`` and
+``passage_id``), ``source`` (else the file's stem). UTF-8, plain or gzip.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from hybrid_ir import languages as _languages
+from hybrid_ir.cache import cache_dir, file_sha256, fingerprint, write_atomic
+from hybrid_ir.data.sources.base import Example, Negative
+from hybrid_ir.errors import DataError
+
+_KNOWN = {"id", "language", "query", "passage", "passage_id", "negatives", "source"}
+_SHOWN_BAD_LINES = 5
+
+
+class ParallelJsonlSource:
+    """Examples of parallel JSONL files.
+
+    Args:
+        paths: files or globs.
+        languages: languages to keep; None keeps all.
+        on_bad_line: ``raise`` stops at the first bad line, ``skip`` counts and leaves it out.
+        max_items: at most this many items of a source by name, the first ones.
+
+    Raises:
+        DataError: a path or a glob matches no file, or a file is named twice.
+    """
+
+    name = "parallel_jsonl"
+
+    def __init__(
+        self,
+        paths: str | Sequence[str],
+        languages: Sequence[str] | None = None,
+        on_bad_line: Literal["raise", "skip"] = "raise",
+        max_items: dict[str, int] | None = None,
+    ) -> None:
+        self.files = find_files(paths)
+        self.languages = tuple(languages) if languages is not None else None
+        self.on_bad_line = on_bad_line
+        self.max_items = dict(max_items or {})
+        self._bad: Counter[str] = Counter()
+        self._first_bad: list[str] = []
+        self._unknown_keys: Counter[str] = Counter()
+
+    def key(self) -> dict[str, Any]:
+        """Settings and the files' hashes: the same content elsewhere is the same corpus."""
+        return {
+            "source": self.name,
+            "format": 1,
+            "files": [[file.name, _known_hash(file)] for file in self.files],
+            "languages": self.languages,
+            "on_bad_line": self.on_bad_line,
+            "max_items": self.max_items,
+        }
+
+    def examples(self) -> Iterator[Example]:
+        """Yields the files' lines in order.
+
+        Raises:
+            DataError: a bad line, as ``file:line: reason``, unless bad lines are skipped; a file that cannot be read.
+        """
+        self._bad.clear()
+        self._first_bad.clear()
+        items: dict[str, set[str]] = {name: set() for name in self.max_items}
+        sources = set()
+        for file in self.files:
+            stem = _stem(file)
+            for number, line in _lines(file):
+                try:
+                    example = self._parse(line, stem)
+                except ValueError as error:
+                    if self.on_bad_line == "raise":
+                        raise DataError(
+                            f"{file}:{number}: {error}; mend the line, or leave bad lines out with data.on_bad_line=skip"
+                        ) from None
+                    self._bad[file.name] += 1
+                    if len(self._first_bad) < _SHOWN_BAD_LINES:
+                        self._first_bad.append(f"{file}:{number}: {error}")
+                    continue
+                if self.languages is not None and example.language not in self.languages:
+                    continue
+                sources.add(example.source)
+                seen = items.get(example.source)
+                if seen is not None and example.item_id not in seen:
+                    if len(seen) >= self.max_items[example.source]:
+                        continue
+                    seen.add(example.item_id)
+                yield example
+        unknown = sorted(set(self.max_items) - sources)
+        if unknown:
+            raise DataError(
+                f"data.max_items: no source named {unknown[0]!r}; the data has {', '.join(sorted(sources)) or 'none'}"
+            )
+
+    def report(self) -> dict[str, Any]:
+        """Bad lines that were skipped, by file, with the first few reasons."""
+        return {"bad_lines": dict(self._bad), "first_bad_lines": list(self._first_bad)} if self._bad else {}
+
+    @staticmethod
+    def _parse(line: bytes, stem: str) -> Example:
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"a JSON {type(row).__name__}, not an object")
+        for name in ("id", "language", "query", "passage"):
+            if name not in row:
+                close = sorted(set(row) - _KNOWN)
+                raise ValueError(f"no key {name!r}" + (f" (there is {', '.join(map(repr, close[:5]))})" if close else ""))
+        texts = {}
+        for name in ("language", "query", "passage"):
+            if not isinstance(row[name], str):
+                raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a text")
+            texts[name] = row[name].strip()
+            if not texts[name]:
+                raise ValueError(f"{name!r} is empty")
+        _languages.check_code(texts["language"])
+        return Example(
+            item_id=_identifier(row["id"], "id"),
+            language=texts["language"],
+            query=texts["query"],
+            passage=texts["passage"],
+            passage_id=_identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
+            source=_source(row.get("source"), stem),
+            negatives=tuple(_negatives(row.get("negatives"))),
+        )
+
+
+def find_files(paths: str | Sequence[str]) -> list[Path]:
+    """Files of paths and globs, in the order given (a glob's sorted).
+
+    Raises:
+        DataError: a path or glob matches no file, or two give the same file.
+    """
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        expanded = os.path.expanduser(path)
+        if os.path.isfile(expanded):  # a name may hold characters that mean something in a glob
+            matches = [expanded]
+        else:
+            matches = sorted(m for m in glob.glob(expanded, recursive=True) if os.path.isfile(m))
+        if not matches:
+            if os.path.isdir(expanded):
+                raise DataError(f"data.path={path}: is a folder; name its files, e.g. '{path.rstrip('/')}/*.jsonl.gz'")
+            raise DataError(f"data.path={path}: no such file; check the path (working folder: {os.getcwd()})")
+        found.extend(Path(m).resolve() for m in matches)
+    for file, times in Counter(found).items():
+        if times > 1:
+            raise DataError(f"data.path: {file} is named {times} times; name each file once")
+    return found
+
+
+def _stem(file: Path) -> str:
+    name = file.name
+    for ending in (".gz", ".jsonl", ".json"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without their end; a blank line is passed over."""
+    try:
+        with file.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        opened: IO[bytes] = gzip.open(file, "rb") if zipped else file.open("rb")  # type: ignore[assignment]
+    except OSError as error:
+        raise DataError(f"{file}: cannot be opened ({error.strerror or error})") from None
+    number = 0
+    with opened:
+        try:
+            for number, line in enumerate(opened, start=1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if line.strip():
+                    yield number, line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{file}:{number + 1}: the gzip data is damaged or cut off ({error}); copy the file again"
+            ) from None
+
+
+def _identifier(value: Any, name: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{name!r} is a {type(value).__name__}, not a text or an integer")
+    text = str(value)
+    if not text:
+        raise ValueError(f"{name!r} is empty")
+    return text
+
+
+def _source(value: Any, stem: str) -> str:
+    if value is None:
+        return stem
+    if not isinstance(value, str) or not value:
+        raise ValueError("'source' is not a text")
+    return value
+
+
+def _negatives(value: Any) -> Iterator[Negative]:
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise ValueError(f"'negatives' is a {type(value).__name__}, not a list")
+    for entry in value:
+        if isinstance(entry, str) and entry.strip():
+            yield Negative(entry.strip())
+        elif isinstance(entry, dict) and isinstance(entry.get("text"), str) and entry["text"].strip():
+            key = entry.get("passage_id")
+            yield Negative(entry["text"].strip(), None if key is None else _identifier(key, "negatives.passage_id"))
+        else:
+            raise ValueError("a negative is neither a text nor an object with a 'text'")
+
+
+def _known_hash(file: Path) -> str:
+    """SHA-256 of a file, computed again only when its size or time changed since the last look."""
+    stat = file.stat()
+    note = cache_dir() / "hashes" / fingerprint([str(file), stat.st_size, stat.st_mtime_ns])
+    if note.is_file():
+        return note.read_text()
+    digest = file_sha256(file)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(note, digest)
+    return digest

@@ -1,0 +1,35 @@
+"""What all tests share: offline mode, a private cache, the folder of real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests never read or fill the user's cache."""
+    os.environ["HYBRID_IR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real multilingual data and a pretrained encoder, not part of the project."""
+    folder = Path(os.environ.get("HYBRID_IR_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real data at {folder}; set HYBRID_IR_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def e5_small(shared: Path) -> Path:
+    """Folder of a real pretrained multilingual encoder (12 layers, 384 dimensions)."""
+    return shared / "models" / "e5-small"
