@@ -1,0 +1,78 @@
+"""Items held out of training, and the benchmark made of them.
+
+Items are held out by passage, so that no text that answers a held-out question is trained on, in any language. The
+choice depends on the corpus and the validation seed alone: all runs of a sweep hold out the same items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hybrid_ir.config import ValidationConfig
+from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.plan import _mix
+from hybrid_ir.evaluation.benchmarks.base import Benchmark
+
+NAME = "validation"
+
+
+def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
+    """[items] bool: which items are held out.
+
+    Passages are taken in a random order; for each language until it has ``queries_per_language`` questions or
+    ``max_share`` of its own. A passage taken for one language is held out in all.
+    """
+    table = corpus.table
+    held = np.zeros(len(table), dtype=bool)
+    if not config.queries_per_language:
+        return held
+    passage = np.asarray(table.passage).astype(np.uint64)
+    salt = np.random.SeedSequence([config.seed, 0x76616C]).generate_state(1, np.uint64)[0]
+    position = _mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
+    for language in range(len(table.languages)):
+        has = table.patterns[:, language][np.asarray(table.pattern)]
+        here = position[has]
+        quota = min(config.queries_per_language, int(config.max_share * len(here)))
+        if quota:
+            held |= has & (position <= np.partition(here, quota - 1)[quota - 1])
+    # other questions on a held-out passage, in whatever languages they exist
+    passages = np.zeros(int(passage.max(initial=0)) + 1, dtype=bool)
+    passages[passage[held]] = True
+    return passages[passage]
+
+
+def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: ValidationConfig) -> Benchmark | None:
+    """The held-out questions against the held-out passages, in all languages; None where nothing is held out.
+
+    A question's relevant documents are its passage in every language, in every wording. Each language has at most
+    ``queries_per_language`` questions.
+    """
+    items, languages = corpus.entries()
+    entries = np.flatnonzero(held[items])
+    if not len(entries):
+        return None
+    rows = np.unique(corpus.passage_rows(entries))
+    groups = corpus.passage_groups(rows)
+    document_language = np.asarray(corpus.passages.language)[rows].astype(np.int64)
+    kept = []
+    for language in range(len(corpus.languages)):
+        mine = entries[languages[entries] == language]
+        kept.append(mine[: config.queries_per_language])
+    entries = np.concatenate(kept)
+    by_group: dict[int, list[int]] = {}
+    for document, group in enumerate(groups.tolist()):
+        by_group.setdefault(group, []).append(document)
+    passage = np.asarray(corpus.table.passage)[items[entries]]
+    judgments = [(q, d, 1) for q, group in enumerate(passage.tolist()) for d in by_group[group]]
+    return Benchmark(
+        name=NAME,
+        query_ids=corpus.item_ids(items[entries]),
+        query_languages=languages[entries],
+        queries=corpus.queries.take(corpus.query_rows(entries)),
+        document_ids=[f"{corpus.languages[int(lang)]}:{row}" for lang, row in zip(document_language, rows, strict=True)],
+        document_languages=document_language,
+        documents=corpus.passages.take(rows),
+        judgments=np.array(judgments, dtype=np.int64).reshape(-1, 3),
+        languages=corpus.languages,
+        notes=("held-out items of the training data; the pool is small",),
+    )
