@@ -31,7 +31,13 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def row(item: str, language: str, **more: Any) -> dict[str, Any]:
-    return {"id": item, "language": language, "query": f"q {item} {language}", "passage": f"p {item} {language}", **more}
+    return {
+        "id": item,
+        "language": language,
+        "query": f"q {item} {language}",
+        "passage": f"p {item} {language}",
+        **more,
+    }
 
 
 def entry_of(corpus: ParallelCorpus, item: int, code: str) -> int:
@@ -67,7 +73,10 @@ def test_every_line_comes_back(tmp_path: Path, lines: dict[tuple[str, str], tupl
         passage = int(corpus.passage_rows(np.array([entry]))[0])
         assert corpus.queries.language[query] == corpus.passages.language[passage] == language
         assert corpus.passage_groups(np.array([passage]))[0] == corpus.table.passage[item]
-        found[corpus.item_ids([item])[0], corpus.languages[language]] = (corpus.queries[query], corpus.passages[passage])
+        found[corpus.item_ids([item])[0], corpus.languages[language]] = (
+            corpus.queries[query],
+            corpus.passages[passage],
+        )
     assert found == {key: (q, p) for key, (q, p, _) in lines.items()}
     assert list(corpus.languages) == sorted({code for _, code in lines})
     # joined passages: the same id, or without one the same text in the same language; and all of an item's

@@ -146,7 +146,9 @@ def test_equals_the_naive_reference(data: st.DataObject) -> None:
     assert output.accuracy.item() == pytest.approx(expected[1])
     assert output.masked_share.item() == pytest.approx(expected[2])
     assert output.temperature.item() == pytest.approx(config.temperature, rel=1e-6)
-    assert not (output.accuracy.requires_grad or output.masked_share.requires_grad or output.temperature.requires_grad)
+    assert not (output.accuracy.requires_grad)
+    assert not (output.masked_share.requires_grad)
+    assert not (output.temperature.requires_grad)
 
 
 # -------------------------------------------------------------------------------------------------------- details
@@ -198,18 +200,18 @@ def test_fp32_under_autocast_and_for_bf16_embeddings() -> None:
 
 
 def test_learned_temperature_stays_between_its_bounds_and_can_come_back() -> None:
-    config = LossConfig(temperature=0.01, learn_temperature=True, min_temperature=0.005, max_temperature=0.1)
+    config = LossConfig(temperature=0.5, learn_temperature=True, min_temperature=0.1, max_temperature=1.0)
     loss_of = ContrastiveLoss(config)
     queries = unit(8, 8, seed=0, dtype=torch.float32)
     ids = torch.arange(8)
     assert loss_of.log_temperature is not None
-    optimizer = torch.optim.SGD(loss_of.parameters(), lr=10.0)
-    # Right answers sharpen the softmax; wrong ones flatten it up to the bound, from which right ones lead back.
-    for positives, low, high in ((queries, 0.0, 0.009), (-queries, 0.1, 0.1), (queries, 0.0, 0.05)):
+    optimizer = torch.optim.SGD(loss_of.parameters(), lr=5.0)
+    # Right answers sharpen the softmax down to one bound, wrong ones flatten it up to the other, and back again.
+    for positives, low, high in ((queries, 0.1, 0.1), (-queries, 1.0, 1.0), (queries, 0.1, 0.1)):
         for _ in range(200):
             optimizer.zero_grad()
             output = loss_of(queries, positives, ids)
-            assert 0.005 * (1 - 1e-5) <= output.temperature.item() <= 0.1 * (1 + 1e-5)
+            assert 0.1 * (1 - 1e-5) <= output.temperature.item() <= 1.0 * (1 + 1e-5)
             output.loss.backward()
             optimizer.step()
         assert low * (1 - 1e-5) <= loss_of.temperature().item() <= high * (1 + 1e-5)
@@ -244,7 +246,7 @@ def test_wrong_shapes_are_refused() -> None:
 # ------------------------------------------------------------------------------------------------- many processes
 
 OPTIONS = [
-    dict(other_positives=other, num_negatives=negatives, both_directions=both, learn_temperature=learn)
+    {"other_positives": other, "num_negatives": negatives, "both_directions": both, "learn_temperature": learn}
     for other, negatives, both, learn in itertools.product([True, False], [0, 2], [False, True], [False, True])
     if other or negatives
 ]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_ir.errors import DataError
-from hybrid_ir.modeling.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, train_tokenizer
+from hybrid_ir.modeling.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, cached_tokenizer, train_tokenizer
 
 TEXTS = [
     "What is the capital of Swaziland?",
@@ -81,6 +81,25 @@ def test_same_bytes_in_every_process() -> None:
 def test_order_and_repetition_of_the_texts_do_not_matter(tokenizer) -> None:
     other = train_tokenizer(iter([*reversed(TEXTS), *TEXTS]), 1000)
     assert other.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_the_cache_gives_the_tokenizer_that_training_gives(
+    tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_IR_CACHE", str(tmp_path))
+    calls: list[int] = []
+
+    def texts() -> list[str]:
+        calls.append(1)
+        return TEXTS
+
+    for _ in range(2):
+        cached = cached_tokenizer(texts, {"corpus": "a"}, 1000)
+        assert cached.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+        assert cached.special_tokens_map == tokenizer.special_tokens_map
+    assert len(calls) == 1
+    assert len(cached_tokenizer(texts, {"corpus": "a"}, 300)) == 300
+    assert len(calls) == 2
 
 
 def test_special_tokens_and_templates(tokenizer) -> None:

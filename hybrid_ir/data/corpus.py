@@ -89,7 +89,12 @@ class ParallelCorpus:
         """Items as integers, for the batch plan."""
         a = self._arrays
         return ItemTable(
-            self.languages, self.sources, np.asarray(a["patterns"]), a["item_pattern"], a["item_source"], a["item_passage"]
+            self.languages,
+            self.sources,
+            np.asarray(a["patterns"]),
+            a["item_pattern"],
+            a["item_source"],
+            a["item_passage"],
         )
 
     @cached_property
@@ -384,5 +389,9 @@ def _patterns(languages: np.ndarray, offset: np.ndarray, count: int) -> tuple[np
         bits = np.where(inside, np.int64(1) << np.where(inside, languages - low, 0), 0)
         words.append(np.add.reduceat(bits, offset[:-1]))
     distinct, pattern = np.unique(np.stack(words, axis=1), axis=0, return_inverse=True)
-    spread = [(distinct[:, low // 62] >> (code - low)) & 1 for low in range(0, count, 62) for code in range(low, min(low + 62, count))]
+    spread = [
+        (distinct[:, low // 62] >> (code - low)) & 1
+        for low in range(0, count, 62)
+        for code in range(low, min(low + 62, count))
+    ]
     return np.stack(spread, axis=1).astype(bool), pattern.reshape(-1)

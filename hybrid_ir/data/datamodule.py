@@ -138,9 +138,7 @@ class HybridDataModule(LightningDataModule):
         """Rows of the corpus for a batch; explicit negatives drawn in the passage's language."""
         corpus = self.corpus
         query_entries = corpus.entry(batch.items, batch.query_language)
-        passage_entries = (
-            query_entries if batch.monolingual else corpus.entry(batch.items, batch.passage_language)
-        )
+        passage_entries = query_entries if batch.monolingual else corpus.entry(batch.items, batch.passage_language)
         passage_ids = np.asarray(corpus.table.passage)[batch.items].astype(np.int64)
         negative_rows = negative_ids = None
         if self.num_negatives:
@@ -167,9 +165,7 @@ class HybridDataModule(LightningDataModule):
     @staticmethod
     def share(rows: PlannedRows, part: slice) -> PlannedRows:
         """One process's rows."""
-        values = {
-            name: value[part] if isinstance(value, np.ndarray) else value for name, value in vars(rows).items()
-        }
+        values = {name: value[part] if isinstance(value, np.ndarray) else value for name, value in vars(rows).items()}
         return PlannedRows(**values)
 
     def count_tokens(self, batch: Batch, rows: PlannedRows) -> None:

@@ -200,9 +200,7 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> _U64(31))
 
 
-def _permute(
-    index: np.ndarray, size: np.ndarray, rows: np.ndarray, columns: np.ndarray, key: np.ndarray
-) -> np.ndarray:
+def _permute(index: np.ndarray, size: np.ndarray, rows: np.ndarray, columns: np.ndarray, key: np.ndarray) -> np.ndarray:
     """A keyed permutation of [0, size): Feistel rounds on (index // columns, index % columns), walking the cycle.
 
     rows * columns is the smallest near-square rectangle that holds size, so a second walk is rarely needed.
@@ -507,7 +505,9 @@ class BatchPlan:
         while len(pending):
             wanted = rows[pending]
             waiting = s.deferred and not s.deferred.keys().isdisjoint(wanted.tolist())
-            candidates, filled = self._take_deferred(wanted) if waiting else self._take_next(wanted, ended, exhausted, aside)
+            candidates, filled = (
+                self._take_deferred(wanted) if waiting else self._take_next(wanted, ended, exhausted, aside)
+            )
             if exhausted:
                 gone = ~filled & np.isin(wanted, list(exhausted))
                 if gone.any():

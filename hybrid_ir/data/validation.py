@@ -69,7 +69,9 @@ def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: Valid
         query_ids=corpus.item_ids(items[entries]),
         query_languages=languages[entries],
         queries=corpus.queries.take(corpus.query_rows(entries)),
-        document_ids=[f"{corpus.languages[int(lang)]}:{row}" for lang, row in zip(document_language, rows, strict=True)],
+        document_ids=[
+            f"{corpus.languages[int(lang)]}:{row}" for lang, row in zip(document_language, rows, strict=True)
+        ],
         document_languages=document_language,
         documents=corpus.passages.take(rows),
         judgments=np.array(judgments, dtype=np.int64).reshape(-1, 3),

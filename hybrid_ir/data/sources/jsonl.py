@@ -122,7 +122,9 @@ class ParallelJsonlSource:
         for name in ("id", "language", "query", "passage"):
             if name not in row:
                 close = sorted(set(row) - _KNOWN)
-                raise ValueError(f"no key {name!r}" + (f" (there is {', '.join(map(repr, close[:5]))})" if close else ""))
+                raise ValueError(
+                    f"no key {name!r}" + (f" (there is {', '.join(map(repr, close[:5]))})" if close else "")
+                )
         texts = {}
         for name in ("language", "query", "passage"):
             if not isinstance(row[name], str):

@@ -54,9 +54,9 @@ class Benchmark:
         index = np.flatnonzero(keep)
         return Benchmark(
             name=self.name,
-            query_ids=[self.query_ids[i] for i in index],
+            query_ids=[self.query_ids[i] for i in index.tolist()],
             query_languages=self.query_languages[index],
-            queries=[self.queries[i] for i in index],
+            queries=[self.queries[i] for i in index.tolist()],
             document_ids=self.document_ids,
             document_languages=self.document_languages,
             documents=self.documents,

@@ -1,0 +1,374 @@
+"""The command lines ``train`` and ``evaluate``: check, compose, validate, claim a folder, and only then import torch.
+
+Exit codes: 0 done; 1 a fault of the program; 2 a fault of the configuration, the data or the machine, said on one line;
+130 and 143 after SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from hydra._internal.utils import get_args_parser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from hybrid_ir.composition import (
+    GROUPS,
+    SCHEMAS,
+    Command,
+    Composer,
+    composer,
+    conf_dir,
+    one_line,
+    parse_settings,
+    quote,
+    quote_path,
+    sweep_jobs,
+)
+from hybrid_ir.config import EvaluateConfig, TrainConfig
+from hybrid_ir.errors import EXIT_USAGE, ConfigError, UserError
+from hybrid_ir.launching.processes import available_threads
+from hybrid_ir.launching.ranks import already_launched, global_rank, run_ranks
+from hybrid_ir.launching.sweep import FINISHED, job_names, print_table, sweep_exit_code, swept_keys
+from hybrid_ir.resume import prepare_resume
+from hybrid_ir.run_folder import check_output_dir, claim, release, unique_dir, write_run_files
+from hybrid_ir.schema_keys import nearest_key, schema_keys
+
+Config = TrainConfig | EvaluateConfig
+
+
+def report_errors(action: Callable[[], int]) -> int:
+    """Runs ``action`` and returns its exit code; a ``UserError`` becomes one line on stderr and exit code 2."""
+    try:
+        return action()
+    except UserError as error:
+        if global_rank() == 0:  # the processes of a run all find the same fault
+            print(f"error: {one_line(error, 2000)}", file=sys.stderr, flush=True)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code.
+
+    Args:
+        command: ``train`` or ``evaluate``.
+        argv: arguments; None takes the process's.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return report_errors(lambda: _run(command, arguments))
+
+
+def execute(config: Config, overrides: Sequence[str]) -> int:
+    """Runs a validated configuration in this process."""
+    if isinstance(config, TrainConfig):
+        from hybrid_ir.training import run_training
+
+        run_training(config, list(overrides))
+    else:
+        from hybrid_ir.evaluation.run import run_evaluation
+
+        run_evaluation(config, list(overrides))
+    return 0
+
+
+# -------------------------------------------------------------------------------------------------------- arguments
+
+
+def parse_arguments(command: Command, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parses Hydra's flags, our ``--dry-run``, and the settings.
+
+    Returns:
+        The parsed arguments, and the flags among ``argv`` (without the settings).
+
+    Raises:
+        ConfigError: a flag is unknown.
+    """
+    parser = get_args_parser()
+
+    def fail(message: str) -> NoReturn:
+        raise ConfigError(_unknown_flag(command, message))
+
+    parser.error = fail  # type: ignore[method-assign]
+    argv = list(argv)
+    if "--dry-run" in argv and command == "train":
+        argv = ["dry_run=true" if argument == "--dry-run" else argument for argument in argv]
+    options = parser.parse_intermixed_args(argv)
+    flags = list(argv)
+    for setting in options.overrides:
+        flags.remove(setting)
+    if options.config_path is not None:
+        raise ConfigError(f"--config-path={options.config_path}: not taken; add a folder with --config-dir instead")
+    return options, flags
+
+
+def _unknown_flag(command: Command, message: str) -> str:
+    flag = next((word for word in message.split() if word.startswith("-")), None)
+    if not message.startswith("unrecognized arguments") or flag is None:
+        return one_line(message)
+    name, _, value = flag.lstrip("-").partition("=")
+    near = nearest_key(name.replace("-", "_"), [*schema_keys(SCHEMAS[command]), *GROUPS[command]])
+    hint = f'; settings have no dashes, did you mean "{near}={value or "..."}"?' if near else "; --help lists the flags"
+    return f"{flag}: no such flag{hint}"
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+def prepare(composing: Composer, settings: Sequence[str]) -> tuple[Config, list[str]]:
+    """Checks, composes and validates one run.
+
+    Args:
+        composing: composer of the command.
+        settings: settings of the command line.
+
+    Returns:
+        The configuration with absolute paths and a number of threads, and the settings to keep with the run.
+
+    Raises:
+        ConfigError: anything in it is wrong.
+    """
+    overrides = parse_settings(settings)
+    composing.check(overrides)
+    resumed = [o for o in overrides if o.key_or_group == "resume" and o.value() is not None]
+    if resumed and composing.command == "train":
+        others = [s for s, o in zip(settings, overrides, strict=True) if o.key_or_group != "resume"]
+        return prepare_resume(composing, str(resumed[-1].value()), others)
+    config = composing.validate(composing.compose(settings))
+    if config.output_dir is not None and global_rank() == 0:
+        check_output_dir(config.output_dir)
+    kept = [s for s, o in zip(settings, overrides, strict=True) if not o.key_or_group.startswith("hydra")]
+    return with_threads(config), kept
+
+
+def with_threads(config: Config) -> Config:
+    """The configuration with ``threads`` as a number: by default all cores, shared by the processes on this machine."""
+    if config.threads is not None:
+        return config
+    processes = config.trainer.devices if isinstance(config, TrainConfig) else config.devices
+    share = available_threads() if already_launched() else max(1, available_threads() // processes)
+    return config.model_copy(update={"threads": share})
+
+
+def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any) -> list[list[str]]:
+    """Validates every job of a sweep.
+
+    Returns:
+        The settings of each job.
+
+    Raises:
+        ConfigError: a job is wrong, or a setting does not go with a sweep.
+    """
+    overrides = parse_settings(settings)
+    for override in overrides:
+        if override.key_or_group == "output_dir":
+            raise ConfigError(
+                f"{override.input_line}: each job of a sweep has a folder of its own; use hydra.sweep.dir=DIR"
+            )
+        if override.key_or_group == "resume":
+            raise ConfigError(f"{override.input_line}: a sweep starts new runs; resume one run at a time, without -m")
+    params = OmegaConf.to_container(hydra_config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    basic = str(hydra_config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper")
+    assert isinstance(params, dict)
+    named = {str(key): value for key, value in params.items()}
+    for override in [*parse_settings([f"{key}={value}" for key, value in named.items()]), *overrides]:
+        if basic and override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line}: an interval needs a sweeper that draws values (hydra/sweeper=...); list the "
+                f"values instead, e.g. {override.key_or_group}=1,2,3"
+            )
+    few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], named)
+    seen: set[tuple[str, ...]] = set()
+    for job in [*few, *jobs]:  # a few first in which every value occurs: a mistake shows up early in a large sweep
+        if tuple(job) not in seen:
+            seen.add(tuple(job))
+            composing.check(parse_settings(job))
+            config = composing.validate(composing.compose(job))
+            if config.output_dir is not None:
+                raise ConfigError(
+                    f"output_dir={config.output_dir}: each job of a sweep has a folder of its own; use "
+                    "hydra.sweep.dir=DIR"
+                )
+    return jobs
+
+
+def _check_sweep_dir(sweep_dir: str, jobs: Sequence[Sequence[str]], settings: Sequence[str], params: Any) -> None:
+    path = Path(sweep_dir)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"hydra.sweep.dir={sweep_dir}: is a file; name a folder")
+    own = [s for s in settings if not s.startswith("hydra")]
+    for name in job_names(jobs, swept_keys(own, params, jobs)):
+        try:
+            check_output_dir(str(path / name))
+        except ConfigError as error:
+            reason = str(error).split(": ", 1)[1]
+            raise ConfigError(f"hydra.sweep.dir={sweep_dir}: the folder of job {name} {reason}") from None
+
+
+def _run(command: Command, argv: Sequence[str]) -> int:
+    options, flags = parse_arguments(command, argv)
+    if options.hydra_help or options.shell_completion:
+        return _inform(command, [*flags, *options.overrides])
+    settings = [quote_path(setting) for setting in options.overrides]
+    searchpath = [options.config_dir] if options.config_dir else []
+    with composer(command, config_name=options.config_name, searchpath=searchpath) as composing:
+        if options.help:
+            print(help_text(composing))
+            return 0
+        composing.check(parse_settings(settings))
+        whole = composing.hydra_config(settings)
+        prepared = composing.prepared(settings)
+        if options.cfg or options.info:
+            if not options.multirun:
+                composing.compose([s for s in settings if not s.startswith("hydra.")])
+            sweep = False
+        else:
+            mode = whole.hydra.mode
+            sweep = options.multirun or mode == RunMode.MULTIRUN
+        if sweep:
+            jobs = check_sweep(composing, settings, whole)
+            params = OmegaConf.to_container(whole.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+        elif not (options.cfg or options.info):
+            config, kept = prepare(composing, settings)
+    if options.cfg or options.info:
+        return _inform(command, [*flags, *prepared])
+    if sweep:
+        given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
+        if given:
+            _check_sweep_dir(str(given[-1].value()), jobs, settings, params)
+        else:
+            prepared.append(f"hydra.sweep.dir={quote(str(unique_dir('sweeps')))}")
+        if "-m" not in flags and "--multirun" not in flags:
+            flags.append("-m")
+        return _sweep(command, [*flags, *prepared])
+    return run_one(config, kept)
+
+
+def run_one(config: Config, overrides: Sequence[str]) -> int:
+    """Claims the run's folder, writes its configuration, and runs it in as many processes as it has devices.
+
+    Raises:
+        UserError: the folder is in use, or the run finds a fault in the data or the machine.
+    """
+    command = "train" if isinstance(config, TrainConfig) else "evaluate"
+    resume = isinstance(config, TrainConfig) and config.resume is not None
+    dry_run = isinstance(config, TrainConfig) and config.dry_run
+    processes = config.trainer.devices if isinstance(config, TrainConfig) else config.devices
+    nodes = config.trainer.num_nodes if isinstance(config, TrainConfig) else 1
+    launched = already_launched()
+    if nodes > 1 and not launched:
+        raise ConfigError(
+            f"trainer.num_nodes={nodes}: start it on every machine with torchrun --nnodes={nodes} "
+            f"--nproc_per_node={processes} -m hybrid_ir.train ... output_dir=DIR"
+        )
+    if launched and config.output_dir is None and not dry_run:
+        raise ConfigError("output_dir=null: the processes of torchrun need one folder to agree on; set output_dir")
+    if dry_run:
+        if processes == 1 or launched:
+            return execute(config, overrides)
+        with tempfile.TemporaryDirectory() as scratch:
+            write_run_files(config, overrides, scratch)
+            return _start_ranks(command, Path(scratch), processes, config.threads, ["--dry-run"])
+    made = config.output_dir is None or not os.path.isdir(config.output_dir)
+    if resume:
+        folder = Path(cast(str, config.output_dir))
+    elif global_rank() == 0:
+        folder = claim(config.output_dir)
+    else:
+        folder = Path(cast(str, config.output_dir))
+    config = config.model_copy(update={"output_dir": str(folder)})
+    if global_rank() == 0:
+        write_run_files(config, overrides, folder)
+    try:
+        if processes > 1 and not launched:
+            code = _start_ranks(command, folder, processes, config.threads, ["--resume"] if resume else [])
+        else:
+            code = execute(config, overrides)
+    except UserError:
+        if not resume and not launched:
+            _release(folder, made)
+        raise
+    if code == EXIT_USAGE and not resume:
+        _release(folder, made)
+    return code
+
+
+def _release(folder: Path, made: bool) -> None:
+    """Frees the folder of a run that found a fault before its first step; one that the user made stays, empty."""
+    release(folder)
+    if not made:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _start_ranks(command: str, folder: Path, processes: int, threads: int | None, flags: Sequence[str]) -> int:
+    worker = [sys.executable, "-m", "hybrid_ir.launching.worker", command, str(folder), *flags]
+    return run_ranks(worker, processes, threads)
+
+
+# ------------------------------------------------------------------------------------------------------------ Hydra
+
+
+def _sweep(command: Command, argv: Sequence[str]) -> int:
+    FINISHED.clear()
+    stopped: int | None = None
+    try:
+        code = _hydra(command, argv)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+        stopped = code
+    if FINISHED:
+        print_table(FINISHED)
+    return stopped or code or sweep_exit_code(FINISHED)
+
+
+def help_text(composing: Composer) -> str:
+    """The help of a command: the configuration's own text with the options of each group."""
+    template = str(composing.hydra_config([]).hydra.help.template)
+    groups = [f"{group}: {', '.join(composing.options(group))}\n" for group in sorted(GROUPS[composing.command])]
+    return template.replace("$APP_CONFIG_GROUPS", "".join(groups))
+
+
+def _inform(command: Command, argv: Sequence[str]) -> int:
+    try:
+        return _hydra(command, argv)
+    except BrokenPipeError:  # the reader, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _hydra(command: Command, argv: Sequence[str]) -> int:
+    """Hands the command line, checked, to Hydra: its help and information flags, and its sweepers."""
+    import hydra
+
+    def task(config: Any) -> Any:
+        return _task(command, config)
+
+    before = sys.argv
+    sys.argv = [before[0], *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(task)()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _task(command: Command, config: Any) -> float | None:
+    """A job that another launcher than ours runs in this process, in the folder that Hydra gives it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from hybrid_ir.composition import validate, with_paths
+
+    raw = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    runtime = HydraConfig.get()
+    raw["output_dir"] = str(runtime.runtime.output_dir)
+    checked = validate(SCHEMAS[command], with_paths(raw))
+    kept = [str(setting) for setting in runtime.overrides.task]
+    run_one(with_threads(checked), kept)
+    return None

@@ -1,0 +1,530 @@
+"""The schema of everything in ``conf/``: types, ranges and rules that hold between keys.
+
+Hydra composes a configuration, pydantic validates it as a whole. Nothing here imports torch, so a mistake is
+reported within two seconds. The docstring under a field is what ``python -m hybrid_ir.config describe`` prints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from hybrid_ir import languages as _languages
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, field docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        frozen=True,
+        coerce_numbers_to_str=True,  # a name or a prefix that is a number is read as one from the command line
+    )
+
+
+Precision = Annotated[
+    Literal["32", "bf16", "64"], BeforeValidator(lambda value: str(value) if type(value) is int else value)
+]
+
+
+def _check_languages(codes: list[str] | None) -> list[str] | None:
+    if codes is None:
+        return None
+    if not codes:
+        raise ValueError("is empty; name at least one language, or null for all")
+    for code in codes:
+        _languages.check_code(code)
+    if len(set(codes)) != len(codes):
+        raise ValueError("names a language twice")
+    return codes
+
+
+# ----------------------------------------------------------------------------------------------------------- data
+
+
+class ValidationConfig(Section):
+    """Items held out of training, by passage: no passage of a held-out item is ever trained on, in any language."""
+
+    queries_per_language: NonNegativeInt = 100
+    """Held-out questions aimed at in each language; 0 holds nothing out (then there is no default monitor)."""
+    max_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    """At most this share of a language's questions is held out."""
+    seed: int = 0
+    """Seed of the choice; separate from the run's seed so that all runs of a sweep hold out the same items."""
+
+
+class DataConfigBase(Section):
+    languages: list[str] | None = None
+    """Languages to train on (ISO 639-1 codes); null takes all that the source has."""
+    validation: ValidationConfig = ValidationConfig()
+    num_workers: NonNegativeInt = 0
+    """Processes that make batches beside the training process; 0 is fastest when token ids are cached."""
+    verify_cache: bool = False
+    """Check the full hashes of cached files at the start, not only their sizes."""
+
+    _languages_known = field_validator("languages")(_check_languages)
+
+
+class CldrDataConfig(DataConfigBase):
+    """CLDR world facts: built in, parallel in every language, nothing to download."""
+
+    source: Literal["cldr"] = "cldr"
+    languages: list[str] | None = list(_languages.MIRACL)
+    """Languages of the questions and passages: any that CLDR has; the default is MIRACL's 18."""
+
+
+class ParallelJsonlConfig(DataConfigBase):
+    """Parallel JSONL files: one object a line with id, language, query, passage."""
+
+    source: Literal["parallel_jsonl"] = "parallel_jsonl"
+    path: str | list[str]
+    """File, list of files, or globs; plain or gzip."""
+    on_bad_line: Literal["raise", "skip"] = "raise"
+    """raise: stop at the first bad line; skip: leave bad lines out, counted and reported."""
+    max_items: dict[str, PositiveInt] = {}
+    """At most this many items of a source (its name is the line's `source`, else the file's stem)."""
+
+    @field_validator("path")
+    @classmethod
+    def _some_path(cls, value: str | list[str]) -> str | list[str]:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("is empty; give a file, a list of files, or a glob")
+        return value
+
+
+DataConfig = Annotated[CldrDataConfig | ParallelJsonlConfig, Field(discriminator="source")]
+
+
+# -------------------------------------------------------------------------------------------------------- sampler
+
+
+class SourceMixConfig(Section):
+    """How several sources share the batches."""
+
+    draw: Literal["row", "batch"] = "row"
+    """row: a batch mixes sources; batch: every batch comes from one source."""
+    weights: dict[str, PositiveFloat] | None = None
+    """Relative weight of each source by name; null weighs by size to the power `exponent`."""
+    exponent: Fraction = 1.0
+    """Power of a source's number of items when there are no weights: 1 in proportion to size, 0 all equal."""
+
+
+_PRESET_RATIO = {"x_x_mono": 1.0, "x_y": 0.0, "x_x": 1.0, "english": 1.0}
+
+
+class SamplerConfig(Section):
+    """What a batch is (arXiv 2408.10536, section 3; arXiv 2004.05484, section 5)."""
+
+    preset: Literal["hybrid", "x_x_mono", "x_y", "x_x", "english"] = "hybrid"
+    """hybrid: monolingual batches with probability mono_ratio, else cross-lingual rows. x_x_mono: every batch in one
+    language. x_y: every row's passage in another language than its query. x_x: each row in one language, languages
+    mixed in the batch (the warning example). english: English only."""
+    mono_ratio: Fraction = 0.5
+    """Share of monolingual batches: 1 is x_x_mono, 0 is x_y."""
+    mono_draw: Literal["bernoulli", "exact"] = "bernoulli"
+    """bernoulli: each batch drawn on its own; exact: over any n batches the share is within 1/n of the ratio."""
+    language_exponent: Fraction = 0.0
+    """A monolingual batch's language is drawn in proportion to its number of items to this power: 0 uniform (the
+    paper's), 1 by size; values between temper."""
+    cross_draw: Literal["pair_first", "item_first"] = "pair_first"
+    """pair_first: an ordered language pair uniformly, then an item that has both; item_first: an item, then an
+    ordered pair of its languages. The same on fully parallel data, different experiments on ragged data."""
+    small_languages: Literal["error", "drop"] = "error"
+    """A language with fewer distinct passages than the batch cannot fill a monolingual batch: error names it, drop
+    leaves it out of the monolingual draw and reports it."""
+    sources: SourceMixConfig = SourceMixConfig()
+
+    @model_validator(mode="after")
+    def _preset_agrees(self) -> SamplerConfig:
+        wanted = _PRESET_RATIO.get(self.preset)
+        if wanted is not None and self.mono_ratio != wanted:
+            raise ValueError(
+                f"sampler.mono_ratio={self.mono_ratio:g}: contradicts sampler={self.preset}, which fixes it at "
+                f"{wanted:g}; use sampler=hybrid to set the ratio"
+            )
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------------- model
+
+
+class EncoderConfigBase(Section):
+    pooling: Literal["mean", "cls"] = "mean"
+    """mean of the last hidden states over the tokens, or the first token's state."""
+    query_prefix: str = ""
+    """Text put before every query, e.g. 'query: '."""
+    passage_prefix: str = ""
+    """Text put before every passage, e.g. 'passage: '."""
+    max_query_length: Annotated[int, Field(ge=4)] = 32
+    """Tokens of a query at most, prefix and special tokens included."""
+    max_passage_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens of a passage at most, prefix and special tokens included."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """torch.compile the encoder."""
+
+
+class SmallModelConfig(EncoderConfigBase):
+    """A small BERT-shaped encoder from scratch, with a tokenizer trained on the corpus."""
+
+    kind: Literal["small"] = "small"
+    vocab_size: Annotated[int, Field(ge=300)] = 16384
+    """Size of the tokenizer's vocabulary."""
+    hidden_size: PositiveInt = 128
+    """Width of the encoder and of the embeddings."""
+    num_layers: PositiveInt = 2
+    """Transformer layers."""
+    num_heads: PositiveInt = 4
+    """Attention heads; divides hidden_size."""
+    intermediate_size: PositiveInt = 512
+    """Width of the feed-forward layers."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout of hidden states and attention; equality across devices and chunks is claimed at 0."""
+    max_query_length: Annotated[int, Field(ge=4)] = 64
+    """Tokens of a query at most, prefix and special tokens included."""
+    max_passage_length: Annotated[int, Field(ge=4)] = 64
+    """Tokens of a passage at most, prefix and special tokens included."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> SmallModelConfig:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"model.num_heads={self.num_heads}: does not divide model.hidden_size={self.hidden_size}")
+        return self
+
+
+class PretrainedModelConfig(EncoderConfigBase):
+    """Any encoder that transformers' AutoModel loads, from a folder or the Hugging Face hub."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name_or_path: str
+    """Folder of a model, folder of a run, or name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit on the hub (40 hex digits for a number that is published)."""
+    dense: bool | None = None
+    """A dense layer with tanh after pooling, as LaBSE has; null = what the folder says (its modules.json)."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Dropout of hidden states and attention; null = as in the checkpoint."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint. Off: a stranger's model folder cannot execute anything."""
+
+    @field_validator("name_or_path")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give a model folder or a name on the Hugging Face hub")
+        return value
+
+
+ModelConfig = Annotated[SmallModelConfig | PretrainedModelConfig, Field(discriminator="kind")]
+
+
+class SavedModelConfig(Section):
+    """The model of ``evaluate.py``; null means: what the model folder says."""
+
+    name_or_path: str
+    """Folder of a run, folder of a model, or name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit on the hub."""
+    pooling: Literal["mean", "cls"] | None = None
+    """Overrides the folder's pooling."""
+    dense: bool | None = None
+    """Overrides whether the folder's dense layer is used."""
+    query_prefix: str | None = None
+    """Overrides the folder's query prefix."""
+    passage_prefix: str | None = None
+    """Overrides the folder's passage prefix."""
+    max_query_length: Annotated[int, Field(ge=4)] | None = None
+    """Tokens of a query at most, prefix and special tokens included."""
+    max_passage_length: Annotated[int, Field(ge=4)] | None = None
+    """Tokens of a passage at most, prefix and special tokens included."""
+    trust_remote_code: bool = False
+    """Run code that comes with the checkpoint."""
+
+
+# ----------------------------------------------------------------------------------------------- loss, optimizer
+
+
+class LossConfig(Section):
+    """InfoNCE over cosine similarities with in-batch negatives, in fp32."""
+
+    temperature: PositiveFloat = 0.02
+    """Similarities are divided by it."""
+    learn_temperature: bool = False
+    """Train the temperature (its logarithm), from `temperature` on, kept within the two bounds."""
+    min_temperature: PositiveFloat = 0.005
+    """Lower bound of a learned temperature."""
+    max_temperature: PositiveFloat = 1.0
+    """Upper bound of a learned temperature."""
+    other_positives: bool = True
+    """Other rows' positives are negatives too (usual practice); false keeps the explicit negatives only, as the
+    paper's formula is printed."""
+    num_negatives: NonNegativeInt = 0
+    """Explicit negatives of each row, a fixed number."""
+    both_directions: bool = False
+    """Also score passages against the batch's queries, and average the two losses."""
+    mask_same_passage: bool = True
+    """Leave passages with the id of the row's own passage out of the denominator."""
+
+    @model_validator(mode="after")
+    def _has_negatives(self) -> LossConfig:
+        if not self.other_positives and self.num_negatives == 0:
+            raise ValueError(
+                "loss.other_positives=false: leaves no negatives with loss.num_negatives=0; set "
+                "loss.num_negatives to 1 or more, or loss.other_positives=true"
+            )
+        if not self.min_temperature <= self.temperature <= self.max_temperature:
+            raise ValueError(
+                f"loss.temperature={self.temperature:g}: outside [loss.min_temperature, loss.max_temperature] = "
+                f"[{self.min_temperature:g}, {self.max_temperature:g}]"
+            )
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW; biases and normalisation weights are not decayed."""
+
+    lr: PositiveFloat = 3e-5
+    """Peak learning rate."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decay of the weights that are not biases or normalisation."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's betas."""
+    eps: PositiveFloat = 1e-8
+    """AdamW's epsilon."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape after the warm-up; constant is the one that a resume may prolong."""
+    warmup_ratio: Fraction = 0.1
+    """Share of max_steps in which the rate climbs from 0."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """Gradients are clipped to this L2 norm; null does not clip."""
+
+
+# -------------------------------------------------------------------------------------------------------- trainer
+
+
+class TrainerConfig(Section):
+    """Where and how long to train."""
+
+    name: Literal["cpu", "gpu", "ddp", "fsdp"] = "cpu"
+    """The preset that was chosen."""
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    """Kind of device."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work."""
+    devices: PositiveInt = 1
+    """Devices on each machine; the global batch is divided among all."""
+    num_nodes: PositiveInt = 1
+    """Machines."""
+    precision: Precision = "32"
+    """32: fp32; bf16: mixed precision, loss in fp32; 64: for exactness tests."""
+    max_steps: PositiveInt = 600
+    """Optimizer steps."""
+    val_check_interval: PositiveInt | None = 200
+    """Steps between evaluations; null evaluates at the end only."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after this many evaluations without a better monitor; null never stops early."""
+    log_every_n_steps: PositiveInt = 10
+    """Steps between logged values of the training loss."""
+    deterministic: bool = True
+    """Deterministic kernels where torch has them."""
+
+
+class CheckpointConfig(Section):
+    """What is kept of a run."""
+
+    every_n_steps: PositiveInt = 200
+    """Steps between checkpoints from which the run can be resumed."""
+    monitor: str | None = None
+    """Logged name that decides which checkpoint is best; null takes the mean average precision of the held-out items,
+    `val/validation/multilingual/map` (`.../monolingual/map` with one language)."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more or less of the monitor is better."""
+    export: Literal["best", "last"] = "best"
+    """Weights that become `model/` and are evaluated at the end."""
+    keep_optimizer: bool = False
+    """Keep the optimizer's state when the run is complete, so that it can be prolonged."""
+
+
+# ------------------------------------------------------------------------------------------------------ evaluation
+
+
+class EvaluationConfig(Section):
+    """How texts are encoded and searched for evaluation."""
+
+    tokens_per_batch: PositiveInt = 8192
+    """Padded tokens encoded at a time."""
+    shard_size: PositiveInt = 4096
+    """Texts in a shard; sorting by length, encoding and products happen inside shards, so that results do not depend
+    on the number of processes."""
+    at_start: bool = False
+    """Also evaluate before the first step: the untrained encoder's row beside the trained one's."""
+    save_runs: bool = False
+    """Write the rankings as TREC run files under `runs/`."""
+    run_depth: PositiveInt = 100
+    """Documents per query in a run file."""
+
+
+class BenchmarkConfigBase(Section):
+    languages: list[str] | None = None
+    """Languages to evaluate; null takes all that are there."""
+    limit: PositiveInt | None = None
+    """Keep the first N question ids, against the whole pool."""
+    during_training: bool = True
+    """Also run every val_check_interval, not only at the end."""
+    during_training_limit: PositiveInt | None = None
+    """`limit` for the runs during training."""
+
+    _languages_known = field_validator("languages")(_check_languages)
+
+
+class CldrBenchmarkConfig(BenchmarkConfigBase):
+    """Questions on CLDR facts about entities and in question kinds that were held out of training."""
+
+    languages: list[str] | None = list(_languages.MIRACL)
+    """Languages to evaluate; the default is MIRACL's 18."""
+
+
+class XquadRBenchmarkConfig(BenchmarkConfigBase):
+    """XQuAD-R (LAReQA, arXiv 2004.05484): find the sentence that answers, within and across 11 languages."""
+
+    path: str | None = None
+    """Folder with `<language>.json` files as LAReQA publishes them; null downloads them into the cache."""
+    candidate: Literal["sentence", "sentence_with_paragraph"] = "sentence"
+    """Text of a candidate: the sentence, or the pair (sentence, paragraph) truncated in the paragraph."""
+
+
+BENCHMARKS: dict[str, type[BenchmarkConfigBase]] = {"cldr": CldrBenchmarkConfig, "xquad_r": XquadRBenchmarkConfig}
+"""Schema of each benchmark by the key under ``benchmark``."""
+
+
+# ---------------------------------------------------------------------------------------------- logger, launcher
+
+
+class LoggerConfig(Section):
+    """Where curves go besides the files of the run."""
+
+    name: Literal["csv", "wandb", "tensorboard", "none"] = "csv"
+    """csv: `metrics.csv` in the run's folder; wandb: Weights & Biases, offline when not logged in."""
+    project: str = "hybrid-ir"
+    """Weights & Biases project."""
+    entity: str | None = None
+    """Weights & Biases entity; null is your default."""
+    group: str | None = None
+    """Weights & Biases group; null is the sweep's id in a sweep."""
+    tags: list[str] = []
+    """Tags beside those made from batching, ratio, seed and model."""
+
+
+class LauncherConfig(Section):
+    """How the jobs of a sweep run."""
+
+    jobs: PositiveInt = 1
+    """Jobs that run side by side; each gets its share of the CPU threads."""
+    time_limit_minutes: PositiveFloat | None = None
+    """A job that takes longer is stopped and reported as failed; null has no limit."""
+
+
+# ----------------------------------------------------------------------------------------------------- the whole
+
+
+class _Common(Section):
+    seed: int = Field(1, ge=0, lt=2**32)
+    """Seed of everything random in the run: weights, batches."""
+    threads: PositiveInt | None = None
+    """CPU threads of torch; null takes all cores. Bits depend on it, so the resolved number is kept with the run."""
+    output_dir: str | None = None
+    """Folder of the run; null makes `outputs/<date>_<time>`. Must be empty or absent."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    benchmark: dict[str, Any] = {}
+    """Benchmarks by name, chosen with `benchmark=[...]`."""
+
+    @field_validator("benchmark", mode="after")
+    @classmethod
+    def _benchmarks(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: validate_benchmark(name, section) for name, section in value.items()}
+
+
+def validate_benchmark(name: str, section: Any) -> BenchmarkConfigBase:
+    """Validates one section under ``benchmark``.
+
+    Raises:
+        ValueError: the benchmark is not known, or a key of it is wrong.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"benchmark.{name}: unknown benchmark; known: {', '.join(sorted(BENCHMARKS))}")
+    schema = BENCHMARKS[name]
+    return section if isinstance(section, schema) else schema.model_validate(section or {})
+
+
+class TrainConfig(_Common):
+    """Everything that ``train.py`` can be told."""
+
+    resume: str | None = None
+    """Folder of a run to continue exactly."""
+    dry_run: bool = False
+    """Estimate tokens, hours and disk from a few timed steps, then stop; the same as `--dry-run`."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Rows of the global batch: over all devices, whatever their number."""
+    data: DataConfig
+    sampler: SamplerConfig = SamplerConfig()
+    model: ModelConfig
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logger: LoggerConfig = LoggerConfig()
+    launcher: LauncherConfig = LauncherConfig()
+
+    @model_validator(mode="after")
+    def _whole(self) -> TrainConfig:
+        world = self.trainer.devices * self.trainer.num_nodes
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size={self.batch_size}: not divisible by trainer.devices * trainer.num_nodes = {world}; "
+                f"use {self.batch_size // world * world or world} or {(self.batch_size // world + 1) * world}"
+            )
+        chosen = self.data.languages
+        if chosen is not None:
+            if self.sampler.mono_ratio < 1 and len(chosen) < 2:
+                raise ValueError(
+                    f"sampler.mono_ratio={self.sampler.mono_ratio:g}: cross-lingual rows need two languages, "
+                    f"data.languages has {len(chosen)} ({', '.join(chosen)}); add one, or use sampler=x_x_mono"
+                )
+            if self.sampler.preset == "english" and "en" not in chosen:
+                raise ValueError("sampler.preset=english: data.languages does not have en; add it")
+        return self
+
+
+class EvaluateConfig(_Common):
+    """Everything that ``evaluate.py`` can be told."""
+
+    model: SavedModelConfig
+    accelerator: Literal["cpu", "gpu", "auto"] = "auto"
+    """Kind of device."""
+    devices: PositiveInt = 1
+    """Devices that share the shards."""
+    precision: Precision = "32"
+    """Precision of the encoder; scores are always fp32."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> EvaluateConfig:
+        if not self.benchmark:
+            raise ValueError("benchmark=[]: nothing to evaluate; choose one, e.g. 'benchmark=[cldr]'")
+        return self
+
+
+if __name__ == "__main__":
+    from hybrid_ir.config_command import main
+
+    raise SystemExit(main())

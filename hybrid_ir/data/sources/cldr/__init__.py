@@ -1,0 +1,93 @@
+"""World facts of Unicode CLDR as parallel questions and passages, in any language that CLDR has.
+
+Built in: Babel carries the data, nothing is downloaded. Three layers: ``facts`` (what is true, in codes), ``names`` (what
+a language calls it, nothing filled in), ``wording`` (the words between the names); ``generate`` joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from hybrid_ir import languages as _languages
+from hybrid_ir.data.sources.base import Example
+from hybrid_ir.data.sources.cldr.generate import items
+from hybrid_ir.data.sources.cldr.names import has_data
+from hybrid_ir.errors import ConfigError, DataError
+
+GENERATOR_VERSION = 1
+"""Raised with every change of this package that changes an example; part of the cached corpus' key."""
+
+
+class CldrSource:
+    """CLDR world facts as training examples.
+
+    Entities and question kinds are held out: ``train`` has no passage of a held-out entity and no question of a
+    held-out kind, ``evaluation`` has all the rest. The split is a hash of the entity's id, the same for any languages.
+    A held-out entity's *name* may stand in the passage of another entity.
+
+    Args:
+        languages: codes, each with a CLDR locale.
+        split: which side of the split to yield.
+
+    Raises:
+        ConfigError: CLDR has no locale for a language.
+    """
+
+    name = "cldr"
+
+    def __init__(self, languages: Sequence[str], split: Literal["train", "evaluation"] = "train") -> None:
+        for code in languages:
+            _languages.check_code(code)
+            if not has_data(code):
+                raise ConfigError(
+                    f"data.languages={code}: CLDR has no locale for {_languages.get(code).name}; leave it out"
+                )
+        self.languages = tuple(languages)
+        self.split = split
+        self._left_out: dict[str, int] = {}
+
+    def key(self) -> dict[str, Any]:
+        """Versions of Babel, CLDR and the generator, digest of the templates, languages and split."""
+        import babel
+        from babel.core import get_global
+
+        from hybrid_ir.data.sources.cldr.wording import templates_digest
+
+        return {
+            "source": self.name,
+            "babel": babel.__version__,
+            "cldr": str(get_global("cldr")["version"]),
+            "generator": GENERATOR_VERSION,
+            "templates": templates_digest(),
+            "languages": list(self.languages),
+            "split": self.split,
+        }
+
+    def examples(self) -> Iterator[Example]:
+        """Yields the examples, language by language, in the order of the entities' codes.
+
+        Raises:
+            DataError: CLDR has too few names in a language to make a single question.
+        """
+        from hybrid_ir.data.sources.cldr.generate import item_ids
+
+        held_out = self.split == "evaluation"
+        possible = sum(held == held_out for _, held in item_ids())
+        self._left_out = {}
+        for language in self.languages:
+            count = 0
+            for item in items(language):
+                if item.held_out == held_out:
+                    count += 1
+                    yield Example(item.item_id, language, item.query, item.passage, item.passage_id, self.name)
+            if not count:
+                raise DataError(
+                    f"cldr: CLDR has too few names in {language} ({_languages.get(language).name}) to make questions; "
+                    "leave the language out"
+                )
+            self._left_out[language] = possible - count
+
+    def report(self) -> dict[str, Any]:
+        """Items of each language that do not exist for lack of a name (or of a word to ask with)."""
+        return {"left_out_items": dict(self._left_out)} if any(self._left_out.values()) else {}

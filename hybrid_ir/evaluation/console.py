@@ -1,0 +1,200 @@
+"""Results in the terminal: macro means, languages, and a map of query language by corpus language."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from hybrid_ir.evaluation.results import Results
+
+LOG_WIDTH = 100
+"""Columns where the output is not a terminal."""
+
+LEGEND = (
+    "Mo. query and corpus in one language · Cr. mean over pairs of different languages · Mul. all languages' documents "
+    "in one pool · mAP without cut-off · R@k recall · rank dist. places between a question's best and worst relevant "
+    "document in the Mul. pool (lower is better)"
+)
+
+Means = Mapping[str, Mapping[str, float]]
+"""{setting: {metric: value}}."""
+
+Column = tuple[str, str, str]
+"""Head, setting, metric."""
+
+_MACRO_COLUMNS: tuple[Column, ...] = (
+    ("mAP\nMo.", "monolingual", "map"),
+    ("mAP\nCr.", "cross_lingual", "map"),
+    ("mAP\nMul.", "multilingual", "map"),
+    ("R@1\nMo.", "monolingual", "recall@1"),
+    ("R@1\nCr.", "cross_lingual", "recall@1"),
+    ("R@10\nMul.", "multilingual", "recall@10"),
+    ("rank dist.\nMul.", "multilingual", "rank_distance"),
+)
+_LANGUAGE_COLUMNS: tuple[Column, ...] = (
+    *_MACRO_COLUMNS[:-1],
+    ("nDCG@10\nMo.", "monolingual", "ndcg@10"),
+    ("R@100\nMo.", "monolingual", "recall@100"),
+    _MACRO_COLUMNS[-1],
+)
+
+
+def make_console() -> Console:
+    """A console that is as wide as the terminal, or ``LOG_WIDTH`` columns where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+
+
+def print_results(
+    results: Results | Mapping[str, Results] | Iterable[tuple[str, Results]], console: Console | None = None
+) -> None:
+    """Prints all tables.
+
+    Args:
+        results: results, or several by the name of their row, e.g. ``[("untrained", …), ("trained", …)]``; the tables
+            by language show the last one's.
+        console: where to; default ``make_console()``.
+    """
+    console = console or make_console()
+    named = {"": results} if isinstance(results, Results) else dict(results)
+    if not any(each.rows for each in named.values()):
+        console.print("no results")
+        return
+    console.print(macro_table(named))
+    console.print(Text(LEGEND, style="dim"))
+    label, last = next((label, each) for label, each in reversed(named.items()) if each.rows)
+    for benchmark in last.benchmarks():
+        console.print()
+        console.print(language_table(last, benchmark, label, console.width))
+        for table in language_maps(last, benchmark, label, console.width):
+            console.print(table)
+
+
+def macro_table(results: Mapping[str, Results]) -> RenderableType:
+    """Macro means: a row for each benchmark and each of the results."""
+    table = _table()
+    table.add_column("benchmark", no_wrap=True)
+    labelled = any(results)
+    if labelled:
+        table.add_column("model", no_wrap=True)
+    macros = {label: each.macro() for label, each in results.items()}
+    columns = _present(_MACRO_COLUMNS, [means for macro in macros.values() for means in macro.values()])
+    for head, _, _ in columns:
+        table.add_column(head, justify="right", no_wrap=True)
+    names = list(dict.fromkeys(name for macro in macros.values() for name in macro))
+    for name in names:
+        first = True
+        for label, macro in macros.items():
+            if name not in macro:
+                continue
+            cells = [_format(macro[name], setting, metric) for _, setting, metric in columns]
+            table.add_row(name if first else "", *([label] if labelled else []), *cells)
+            first = False
+        if len(macros) > 1:
+            table.add_section()
+    return _titled("Macro means", table)
+
+
+def language_table(results: Results, benchmark: str, label: str = "", width: int = LOG_WIDTH) -> RenderableType:
+    """Means of each query language; cross-lingual ones are means over the corpus languages. Fewer columns where the
+    width is below ``LOG_WIDTH``."""
+    by_setting = results.by_language()[benchmark]
+    languages = list(dict.fromkeys(language for means in by_setting.values() for language in means))
+    rows: dict[str, Means] = {
+        language: {setting: means[language] for setting, means in by_setting.items() if language in means}
+        for language in languages
+    }
+    columns = _present(_LANGUAGE_COLUMNS if width >= LOG_WIDTH else _MACRO_COLUMNS, list(rows.values()))
+    counts: dict[str, int] = {}
+    step = max(row.step for row in results.rows if row.benchmark == benchmark)
+    for row in results.rows:
+        if row.benchmark == benchmark and row.step == step:
+            counts[row.query_language] = max(row.num_queries, counts.get(row.query_language, 0))
+    table = _table()
+    table.add_column("query\nlanguage", no_wrap=True)
+    table.add_column("questions", justify="right", no_wrap=True)
+    for head, _, _ in columns:
+        table.add_column(head, justify="right", no_wrap=True)
+    for language in sorted(languages):
+        cells = [_format(rows[language], setting, metric) for _, setting, metric in columns]
+        table.add_row(language, f"{counts[language]:,}", *cells)
+    return _titled(f"{_title(benchmark, label)}: by query language", table)
+
+
+def language_maps(
+    results: Results, benchmark: str, label: str = "", width: int = LOG_WIDTH, metric: str = "map"
+) -> list[RenderableType]:
+    """A map of a metric: query languages down, corpus languages across, the diagonal monolingual.
+
+    Returns:
+        One table, or several where the languages do not fit the width; none where no pair was evaluated.
+    """
+    pairs = results.pairs(benchmark, metric)
+    rows = sorted({query for query, _ in pairs})
+    corpora = sorted({corpus for _, corpus in pairs})
+    if len(corpora) < 2 or all(query == corpus for query, corpus in pairs):
+        return []
+    cell = max(3, *(len(code) for code in corpora)) + 2  # the box and the padding put two spaces beside a cell
+    head = max(len("query"), *(len(code) for code in rows)) + 3
+    fit = max(1, (width - head) // cell)
+    shown = "mAP" if metric == "map" else metric
+    tables: list[RenderableType] = []
+    for start in range(0, len(corpora), fit):
+        part = corpora[start : start + fit]
+        table = _table()
+        table.add_column("query", no_wrap=True)
+        for code in part:
+            table.add_column(code, justify="right", no_wrap=True)
+        for query in rows:
+            table.add_row(query, *(_cell(pairs.get((query, corpus)), query == corpus) for corpus in part))
+        title = f"{_title(benchmark, label)}: {shown}, query language (down) by corpus language (across)"
+        tables.append(_titled(title, table))
+    return tables
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    # A table's own title is wrapped to the table's width.
+    return Group(Text(title, style="bold"), table)
+
+
+def _title(benchmark: str, label: str) -> str:
+    return f"{benchmark}, {label}" if label else benchmark
+
+
+def _present(columns: Sequence[Column], means: Sequence[Means]) -> list[Column]:
+    return [column for column in columns if any(column[1] in each for each in means)]
+
+
+def _format(means: Means, setting: str, metric: str) -> str:
+    value = means.get(setting, {}).get(metric)
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if metric == "rank_distance" else _decimal(value, 4)
+
+
+def _decimal(value: float, digits: int) -> str:
+    if not math.isfinite(value):
+        return "nan"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("0") if text.startswith("0.") else text
+
+
+def _cell(value: float | None, diagonal: bool) -> Text:
+    if value is None:
+        return Text("-")
+    text = _decimal(value, 2)
+    share = min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
+    # White to dark green: lightness carries the value, so that it can be read without seeing colour.
+    red, green, blue = (round(high + (low - high) * share) for high, low in ((247, 0), (252, 90), (245, 50)))
+    style = Style(color="white" if share > 0.55 else "black", bgcolor=f"rgb({red},{green},{blue})", bold=diagonal)
+    return Text("1.0" if text == "1.00" else text, style=style)

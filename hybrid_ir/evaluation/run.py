@@ -1,0 +1,77 @@
+"""One evaluation: any model folder on any benchmarks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from hybrid_ir import cache
+from hybrid_ir.config import EvaluateConfig
+from hybrid_ir.errors import UserError
+from hybrid_ir.evaluation.benchmarks import load_benchmark
+from hybrid_ir.evaluation.console import make_console, print_results
+from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.evaluation.results import Results
+from hybrid_ir.modeling.encoder import BiEncoder
+from hybrid_ir.training.environment import describe_environment
+from hybrid_ir.training.interrupt import SignalHandler
+
+log = logging.getLogger("hybrid_ir")
+
+
+def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
+    """Evaluates a model and writes ``results.csv``, ``per_query.parquet`` and ``summary.json``.
+
+    Args:
+        config: validated; ``output_dir`` and ``threads`` are set.
+        overrides: what was typed.
+
+    Raises:
+        UserError: the model or a benchmark cannot be loaded, or the machine lacks the device.
+    """
+    SignalHandler().install()
+    console = make_console()
+    begin = time.monotonic()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    assert config.output_dir is not None
+    run_dir = Path(config.output_dir)
+    device = _device(config.accelerator)
+    # benchmarks first: a missing file is found before a large model is loaded
+    benchmarks = [load_benchmark(name, section) for name, section in config.benchmark.items()]
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    encoder = BiEncoder.from_config(config.model).to(device)
+    encoder.tokens_per_batch = config.evaluation.tokens_per_batch
+    if config.precision == "64":
+        encoder.double()
+    text = json.dumps(describe_environment(config, None), indent=1, ensure_ascii=False)
+    cache.write_atomic(run_dir / "environment.json", text)
+    results = Results()
+    for benchmark in benchmarks:
+        console.print(
+            f"{benchmark.name}: {len(benchmark.queries):,} queries, {len(benchmark.documents):,} documents, "
+            f"{len(benchmark.languages)} languages",
+            highlight=False,
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            found = evaluate(encoder, benchmark, config.evaluation, step=0, run_dir=run_dir)
+        results.merge(found)
+        for note in benchmark.notes:
+            console.print(f"note: {note}", highlight=False)
+    results.write(run_dir)
+    seconds = time.monotonic() - begin
+    cache.write_atomic(run_dir / "summary.json", json.dumps({**results.macro(), "wall_seconds": seconds}, indent=1))
+    print_results({Path(config.model.name_or_path).name: results}, console)
+    console.print(f"{seconds:.0f} s; results: {run_dir / 'results.csv'}", highlight=False)
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("accelerator=gpu: torch sees no GPU; use accelerator=cpu, or install torch with CUDA")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,348 @@
+"""The jobs of a sweep: each a child process in a folder named by the swept keys; a failed job does not stop the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from hybrid_ir.launching.processes import (
+    GRACE_SECONDS,
+    SignalRelay,
+    available_threads,
+    child_environment,
+    exit_code,
+    kill_group,
+    send,
+    start,
+)
+
+LOG_FILE = "job.log"
+STOP_SECONDS = 30.0
+"""How long a job may take to end after its time limit before its process group is killed."""
+
+State = Literal["completed", "failed", "timed out", "interrupted", "not started"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One combination of a sweep.
+
+    Attributes:
+        number: position in the sweep, from 0.
+        name: swept keys and values; name of the folder.
+        folder: where the job writes.
+        command: the child process.
+        overrides: the job's settings.
+    """
+
+    number: int
+    name: str
+    folder: Path
+    command: Sequence[str]
+    overrides: Sequence[str] = ()
+
+
+@dataclass
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        exit_code: as a shell gives it; None for a job that was not started.
+        seconds: wall time.
+        monitor_value: the value that the job's ``summary.json`` states, or None.
+        last_lines: end of the log of a job that did not complete.
+    """
+
+    job: Job
+    state: State = "not started"
+    exit_code: int | None = None
+    seconds: float = 0.0
+    monitor_value: float | None = None
+    last_lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Running:
+    job: Job
+    result: JobResult
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    started: float
+    limit: float | None
+    kill_at: float | None = None
+
+
+FINISHED: list[JobResult] = []
+"""Results of the batches that Hydra's sweeper has run in this process; the command line makes the final table of it."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    parallel: int = 1,
+    time_limit: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+    total: int | None = None,
+) -> tuple[list[JobResult], int | None]:
+    """Runs jobs as child processes, ``parallel`` at a time, each with its output in ``<folder>/job.log``.
+
+    Args:
+        jobs: in the order in which they are started.
+        parallel: how many run side by side.
+        time_limit: seconds after which a job is stopped; None has no limit.
+        environment: additions to the children's environment.
+        say: where a line for each start and end goes.
+        total: number of jobs of the whole sweep, for these lines.
+
+    Returns:
+        A result for each job, in the same order, and the signal that ended the sweep early (None when none did).
+    """
+    results = [JobResult(job) for job in jobs]
+    waiting = list(zip(jobs, results, strict=True))
+    running: list[_Running] = []
+    total = total or len(jobs)
+    with SignalRelay() as relay:
+        while running or (waiting and relay.received is None):
+            while waiting and len(running) < parallel and relay.received is None:
+                job, result = waiting.pop(0)
+                running.append(_start(job, result, environment, time_limit))
+                relay.children = [r.process for r in running]
+                if relay.received is not None:  # it came while the child was being started
+                    send(running[-1].process, relay.received)
+                say(f"[{job.number + 1}/{total}] started    {job.name}   {job.folder / LOG_FILE}")
+            time.sleep(0.05)
+            for one in list(running):
+                _enforce(one, relay.received)
+                if one.process.poll() is not None:
+                    running.remove(one)
+                    relay.children = [r.process for r in running]
+                    _finish(one, relay.received)
+                    say(
+                        f"[{one.job.number + 1}/{total}] {one.result.state:<10} {one.job.name}   {_summary(one.result)}"
+                    )
+    return results, relay.received
+
+
+def _start(job: Job, result: JobResult, environment: Mapping[str, str] | None, limit: float | None) -> _Running:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    log = open(job.folder / LOG_FILE, "ab")
+    process = start(job.command, child_environment(environment), log)
+    return _Running(job, result, process, log, time.monotonic(), limit)
+
+
+def _enforce(one: _Running, received: int | None) -> None:
+    now = time.monotonic()
+    if one.kill_at is None:
+        if received is not None:
+            one.kill_at = now + GRACE_SECONDS
+        elif one.limit is not None and now - one.started > one.limit:
+            one.result.state = "timed out"
+            send(one.process, signal.SIGTERM)
+            one.kill_at = now + STOP_SECONDS
+    elif now > one.kill_at:
+        kill_group(one.process)
+
+
+def _finish(one: _Running, received: int | None) -> None:
+    kill_group(one.process)  # whatever the job has left behind in its group
+    one.log.close()
+    result = one.result
+    result.seconds = time.monotonic() - one.started
+    result.exit_code = exit_code(one.process.returncode)
+    if result.state != "timed out":
+        interrupted = received is not None and result.exit_code != 0
+        result.state = "completed" if result.exit_code == 0 else "interrupted" if interrupted else "failed"
+    result.monitor_value = _monitor_value(one.job.folder) if result.state == "completed" else None
+    if result.state != "completed":
+        result.last_lines = last_lines(one.job.folder / LOG_FILE)
+
+
+def _summary(result: JobResult) -> str:
+    monitor = "" if result.monitor_value is None else f", monitor {result.monitor_value:.4f}"
+    code = "" if not result.exit_code else f", exit code {result.exit_code}"
+    return f"{result.seconds:.0f} s{monitor}{code}"
+
+
+def _monitor_value(folder: Path) -> float | None:
+    try:
+        value = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["monitor_value"]
+        return float(value) if value is not None and math.isfinite(value) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The last lines of a log that hold anything; of a line that a progress bar has rewritten, its last state."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - 20_000))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line.strip()][-count:]
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+
+
+def swept_keys(settings: Sequence[str], params: Mapping[str, Any], jobs: Sequence[Sequence[str]] = ()) -> set[str]:
+    """Keys that take several values: those of the sweeper's parameters and sweeps, and those that differ in ``jobs``."""
+    from hybrid_ir.composition import parse_settings
+
+    given = [*[f"{key}={value}" for key, value in params.items()], *settings]
+    swept = {_bare(str(o.key_or_group)) for o in parse_settings(given) if o.is_sweep_override()}
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for setting in job:
+            key, _, value = setting.partition("=")
+            values.setdefault(_bare(key), set()).add(value)
+    return swept | {key for key, seen in values.items() if len(seen) > 1}
+
+
+def job_names(jobs: Sequence[Sequence[str]], swept: set[str], first: int = 0) -> list[str]:
+    """A folder name for each job: the swept keys with their values, e.g. ``sampler.mono_ratio=0.25,seed=1``.
+
+    Characters that a file system or a shell takes for something else become ``_``; names that are too long or are
+    given twice get a number.
+    """
+    names: list[str] = []
+    for number, job in enumerate(jobs, start=first):
+        parts = []
+        for setting in job:
+            key, _, value = setting.partition("=")
+            if _bare(key) in swept:
+                parts.append(f"{_bare(key)}={_clean(value)}")
+        name = ",".join(parts) or f"job={number}"
+        if len(name.encode()) > 200:
+            digest = hashlib.sha256(",".join(job).encode()).hexdigest()[:10]
+            name = name.encode()[:180].decode(errors="ignore") + "," + digest
+        names.append(f"{name},job={number}" if name in names else name)
+    return names
+
+
+def _bare(key: str) -> str:
+    return key.lstrip("+~").replace("/", ".")
+
+
+def _clean(value: str) -> str:
+    return re.sub(r"[^\w.+,@-]+", "_", value).strip("_") or "_"
+
+
+# ------------------------------------------------------------------------------------------------- Hydra's launcher
+
+
+def job_command(module: str, overrides: Sequence[str], folder: Path, flags: Sequence[str] = ()) -> list[str]:
+    """The child process of a job: the same command for one run, in its own folder."""
+    from hybrid_ir.composition import quote
+
+    return [
+        sys.executable, "-m", module, *flags, *overrides, f"output_dir={quote(str(folder))}", "hydra.mode=RUN",
+    ]  # fmt: skip
+
+
+def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_number: int) -> list[Any]:
+    """Runs the jobs that Hydra's sweeper asks for.
+
+    Args:
+        config: the composed configuration, Hydra's part included.
+        job_overrides: settings of each job.
+        initial_number: number of the first.
+
+    Returns:
+        A ``JobReturn`` for each job with the value of its monitor, which is what a sweeper that searches optimises.
+
+    Raises:
+        SystemExit: a signal ended the sweep (130, 143).
+    """
+    from hydra.core.utils import JobReturn, JobStatus
+    from omegaconf import OmegaConf
+
+    sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
+    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    assert isinstance(params, dict)
+    settings = [str(s) for s in config.hydra.overrides.task]
+    jobs_settings = [list(job) for job in job_overrides]
+    names = job_names(jobs_settings, swept_keys(settings, {str(k): v for k, v in params.items()}, jobs_settings),
+                      initial_number)  # fmt: skip
+    training = "trainer" in config
+    flags = [f"--config-dir={source.path}" for source in config.hydra.runtime.config_sources
+             if source.provider == "command-line"]  # fmt: skip
+    flags.append(f"--config-name={config.hydra.job.config_name}")
+    common = []
+    if training and config.logger.group is None:
+        from hybrid_ir.composition import quote
+
+        common = [f"logger.group={quote(sweep_dir.name)}"]
+    jobs = []
+    for offset, (overrides, name) in enumerate(zip(jobs_settings, names, strict=True)):
+        folder = sweep_dir / name
+        module = "hybrid_ir.train" if training else "hybrid_ir.evaluate"
+        jobs.append(Job(initial_number + offset, name, folder, job_command(module, [*overrides, *common], folder, flags),
+                        overrides))  # fmt: skip
+    launcher = config.get("launcher") or {}
+    parallel = int(launcher.get("jobs", 1))
+    minutes = launcher.get("time_limit_minutes")
+    extra = {"OMP_NUM_THREADS": str(max(1, available_threads() // parallel))} if parallel > 1 else {}
+    results, received = run_jobs(
+        jobs,
+        parallel=parallel,
+        time_limit=None if minutes is None else 60.0 * float(minutes),
+        environment=extra,
+        say=lambda line: print(line, flush=True),
+        total=initial_number + len(jobs),
+    )
+    FINISHED.extend(results)
+    if received is not None:
+        raise SystemExit(128 + received)
+    returns = []
+    for result in results:
+        returned = JobReturn(overrides=list(result.job.overrides), working_dir=str(result.job.folder))
+        # Hydra's sweeper raises at the first failed job, before later batches; a search takes None for a failed trial.
+        returned.status = JobStatus.COMPLETED
+        returned.return_value = result.monitor_value
+        returns.append(returned)
+    return returns
+
+
+def sweep_exit_code(results: Sequence[JobResult]) -> int:
+    """0 when every job completed; 2 when all failures are mistakes of the configuration or the data; else 1."""
+    codes = {result.exit_code for result in results if result.state != "completed"}
+    return 0 if not codes else 2 if codes == {2} else 1
+
+
+def print_table(results: Sequence[JobResult]) -> None:
+    """Prints how each job ended, and the last lines of the logs of those that did not complete."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=None)
+    for column in ("job", "state", "exit code", "monitor", "seconds"):
+        table.add_column(column, justify="left" if column in ("job", "state") else "right", overflow="fold")
+    for result in results:
+        table.add_row(
+            Text(result.job.name),
+            Text(result.state),
+            "" if result.exit_code is None else str(result.exit_code),
+            "" if result.monitor_value is None else f"{result.monitor_value:.4f}",
+            f"{result.seconds:.0f}",
+        )
+    console = Console(soft_wrap=False)
+    console.print(table)
+    for result in results:
+        if result.last_lines:
+            console.print(Text(f"{result.job.name}: {result.state}; the end of {result.job.folder / LOG_FILE}:"))
+            for line in result.last_lines:
+                console.print(Text("    " + line))

@@ -1,0 +1,123 @@
+"""The configuration of a run that is continued: the folder's own, with the few changes that leave it the same run."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from hybrid_ir.composition import Composer, parse_settings, show, validate, with_paths
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.errors import ConfigError
+from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
+from hybrid_ir.schema_keys import flatten
+
+_NOT_KEPT = ("resume", "output_dir", "dry_run")
+_MAY_CHANGE = {"trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes"}
+_ABSENT = object()
+
+
+def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) -> tuple[TrainConfig, list[str]]:
+    """Configuration and settings with which the run in ``run_dir`` goes on.
+
+    ``config.yaml`` of the folder is the truth. New settings are compared as wholes, the stored ones composed against
+    the stored and the new ones together, and the difference is applied to it; so relative paths in stored settings
+    mean what they meant.
+
+    Args:
+        composer: composer of ``train``.
+        run_dir: folder of a run.
+        settings: the other settings of the command line.
+
+    Raises:
+        ConfigError: the folder is not a run's, or a setting changes what a resumed run keeps.
+    """
+    stored, stored_settings = read_run_files(run_dir)
+    stored_settings = [s for s in stored_settings if _key(s) not in _NOT_KEPT]
+    folder = os.path.abspath(os.path.expanduser(run_dir))
+    added = []
+    for setting, override in zip(settings, parse_settings(settings), strict=True):
+        if override.key_or_group == "output_dir":
+            if os.path.abspath(os.path.expanduser(str(override.value()))) != folder:
+                raise ConfigError(f"{setting}: a resumed run stays in its folder {run_dir}; leave output_dir out")
+        elif override.key_or_group == "dry_run":
+            if override.value() is not False:
+                raise ConfigError(
+                    "dry_run=true: a run that is resumed has been measured already; leave one of them out"
+                )
+        else:
+            added.append(setting)
+    raw = copy.deepcopy(stored)
+    merged = stored_settings
+    if added:
+        replaced = {_key(s) for s in added}
+        merged = [s for s in stored_settings if _key(s) not in replaced] + added
+        try:
+            before = composer.compose(stored_settings)
+        except ConfigError as error:
+            raise ConfigError(
+                f"resume={run_dir}: its overrides.yaml can no longer be composed ({error}); resume it without changes"
+            ) from None
+        after = composer.compose(merged)
+        for name, (old, new) in _differences(before, after).items():
+            _check_change(name, old, new, stored)
+            _set(raw, name, new)
+        raw["benchmark"] = {k: v for k, v in (raw.get("benchmark") or {}).items() if k in after["benchmark"]}
+    raw.update(resume=folder, output_dir=folder, dry_run=False)
+    try:
+        config = cast(TrainConfig, validate(TrainConfig, raw))
+    except ConfigError as error:
+        if added:
+            raise
+        raise ConfigError(f"resume={run_dir}: its {CONFIG_FILE} is not valid ({error}); start a new run") from None
+    return cast(TrainConfig, validate(TrainConfig, with_paths(config.model_dump(mode="json")))), merged
+
+
+def _key(setting: str) -> str:
+    return str(parse_settings([setting])[0].key_or_group)
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    old, new = flatten(before), flatten(after)
+    return {
+        name: (old.get(name, _ABSENT), new.get(name, _ABSENT))
+        for name in [*new, *(name for name in old if name not in new)]
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT) and name not in _NOT_KEPT
+    }
+
+
+def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any]) -> None:
+    if name in _MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.")):
+        return
+    said = f"{name}={_shown(new)}"
+    if name == "trainer.max_steps":
+        schedule = (stored.get("optimizer") or {}).get("schedule")
+        if schedule == "constant":
+            return
+        raise ConfigError(
+            f"{said}: the run has a {schedule} schedule over {_shown(old)} steps, which fixes its learning rates; only "
+            "optimizer.schedule=constant can be prolonged"
+        )
+    raise ConfigError(
+        f"{said}: a resumed run keeps {name}={_shown(old)}; leave it as it was, or start a new run (trainer.max_steps "
+        "with a constant schedule, devices, nodes, strategy, logger and benchmarks may change)"
+    )
+
+
+def _shown(value: Any) -> str:
+    return "(absent)" if value is _ABSENT else show(value)
+
+
+def _set(tree: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        if not isinstance(tree.get(section), dict):
+            if value is _ABSENT:
+                return
+            tree[section] = {}
+        tree = tree[section]
+    if value is _ABSENT:
+        tree.pop(last, None)
+    elif value != {} or not tree.get(last):
+        tree[last] = value

@@ -1,0 +1,202 @@
+"""Checkpoints from which a run continues exactly.
+
+A checkpoint is Lightning's, with the random states of every process and the plan's cursor beside the weights and the
+optimizer; it loads with ``weights_only=True``, so that a stranger's file cannot run code. It is written under another
+name, flushed to disk and renamed; the one before is removed only then. A kill at any moment leaves a readable latest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from hybrid_ir.errors import UserError
+
+FOLDER = "checkpoints"
+BEST = "best.ckpt"
+_LATEST = re.compile(r"step=(\d+)\.ckpt")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, flushes to disk, renames."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        save_atomic(checkpoint, Path(path))
+
+
+def save_atomic(value: Any, path: Path) -> None:
+    """``torch.save`` that leaves the old file or the new one, never a part.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; what was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) or "write" in str(error):
+            raise UserError(
+                f"{path}: the checkpoint could not be written ({error}); the one before is kept; free some disk space "
+                f"and continue with resume={path.parents[1]}"
+            ) from error
+        raise
+
+
+def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
+    """(step, file) of a run's resumable checkpoints, the latest last."""
+    found = []
+    for path in (run_dir / FOLDER).glob("step=*.ckpt"):
+        match = _LATEST.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, refusing anything that is not plain data.
+
+    Raises:
+        UserError: the file is damaged or holds code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); remove it to resume from an earlier one"
+        ) from None
+
+
+def random_states() -> dict[str, Any]:
+    """Random states of this process, as plain data."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries may still draw from it
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Sets what ``random_states`` gave."""
+    torch.set_rng_state(states["torch"])
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+class Checkpointing(Callback):
+    """Saves the run every n steps and the weights of the best evaluation.
+
+    Args:
+        run_dir: the run's folder.
+        every_n_steps: steps between resumable checkpoints.
+        mode: whether more (``max``) or less (``min``) of the monitor is better.
+        patience: stop after this many evaluations without a better monitor; None never does.
+    """
+
+    def __init__(self, run_dir: Path, every_n_steps: int, mode: str, patience: int | None) -> None:
+        self.run_dir, self.every_n_steps, self.patience = run_dir, every_n_steps, patience
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self.without_better = 0
+        self._saved_step: int | None = None
+        self._restore: dict[str, Any] | None = None
+
+    # ------------------------------------------------------------------------------------------------- the best
+
+    def offer(self, trainer: Trainer, module: LightningModule, value: float) -> None:
+        """Takes the monitor's value at the present step; keeps the weights if it is the best so far."""
+        if self.best_value is None or self.sign * value > self.sign * self.best_value:
+            self.best_value, self.best_step, self.without_better = value, trainer.global_step, 0
+            weights = {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}  # type: ignore[union-attr]
+            if trainer.is_global_zero:
+                save_atomic(
+                    {"step": trainer.global_step, "value": value, "encoder": weights}, self.run_dir / FOLDER / BEST
+                )
+        else:
+            self.without_better += 1
+            if self.patience is not None and self.without_better >= self.patience:
+                trainer.should_stop = True
+
+    # ----------------------------------------------------------------------------------------------- the latest
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if (
+            trainer.global_step % self.every_n_steps == 0
+            or trainer.global_step >= trainer.max_steps
+            or trainer.should_stop
+        ):
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Saves the present step, once; all processes call it."""
+        step = trainer.global_step
+        if self._saved_step == step:
+            return
+        trainer.save_checkpoint(self.run_dir / FOLDER / f"step={step:08d}.ckpt")
+        self._saved_step = step
+        if trainer.is_global_zero:
+            for older, path in checkpoints(self.run_dir):
+                if older != step:
+                    path.unlink(missing_ok=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        mine = random_states()
+        if trainer.world_size > 1:
+            everyone: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, mine)
+        else:
+            everyone = [mine]
+        checkpoint["random_states"] = everyone
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["random_states"]
+        # with another number of processes the batches are the same, the random states cannot be
+        self._restore = states[trainer.global_rank] if len(states) == trainer.world_size else None
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self._restore is not None:  # only now: making loaders and sanity work may draw numbers
+            restore_random_states(self._restore)
+            self._restore = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_value": self.best_value,
+            "best_step": self.best_step,
+            "without_better": self.without_better,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self.without_better = state_dict["without_better"]
+
+
+def strip_optimizer(path: Path) -> None:
+    """Rewrites a checkpoint without the optimizer's and the schedule's state."""
+    content = load_plain(path)
+    for name in ("optimizer_states", "lr_schedulers"):
+        content.pop(name, None)
+    save_atomic(content, path)

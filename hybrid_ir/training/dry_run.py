@@ -1,0 +1,86 @@
+"""``--dry-run``: what a run would cost, from a few timed steps; nothing is written but the caches."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.modeling.losses import ContrastiveLoss
+from hybrid_ir.modeling.module import BiEncoderModule, decay_groups
+
+_WARM_UP, _TIMED = 2, 5
+
+
+def dry_run(config: TrainConfig, console: Console) -> None:
+    """Times a few steps and one evaluation of held-out items, and prints tokens, hours and disk.
+
+    Steps are timed on one device; with several, each has its share of the batch and the time is an upper estimate.
+
+    Raises:
+        UserError: what a real run would raise before its first step.
+    """
+    from hybrid_ir.training.run import prepare
+
+    prepared = prepare(config, console)
+    data = prepared.data
+    steps = min(_WARM_UP + _TIMED, config.trainer.max_steps)
+    module = BiEncoderModule(
+        prepared.encoder, ContrastiveLoss(config.loss), config.optimizer, config.trainer.max_steps, Path.cwd()
+    )
+    device = torch.device("cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    module.to(device).train()
+    optimizer = torch.optim.AdamW(decay_groups(module, config.optimizer.weight_decay), lr=config.optimizer.lr)
+    seconds, tokens = [], []
+    batches = iter(data.loader())
+    for _ in range(steps):
+        begin = time.perf_counter()
+        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in next(batches).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16"):
+            loss = module.compute_loss(batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        float(loss)
+        seconds.append(time.perf_counter() - begin)
+        tokens.append(sum(int(batch[k].sum()) for k in batch if k.endswith("attention_mask")))
+    step_seconds = statistics.median(seconds[_WARM_UP:] or seconds)
+    total = config.trainer.max_steps
+    interval = config.trainer.val_check_interval
+    evaluations = (total // interval if interval else 0) + 2
+    evaluation_seconds = 0.0
+    if prepared.validation is not None:
+        begin = time.perf_counter()
+        evaluate(prepared.encoder, prepared.validation, config.evaluation, 0)
+        texts = len(prepared.validation.queries) + len(prepared.validation.documents)
+        each = (time.perf_counter() - begin) / max(texts, 1)
+        pools = [prepared.validation, *prepared.benchmarks.values()]
+        evaluation_seconds = evaluations * each * sum(len(b.queries) + len(b.documents) for b in pools)
+    parameters = sum(p.numel() for p in module.parameters())
+    # weights and two moments, twice while the newer checkpoint is written; best weights; the exported model
+    disk = parameters * 4 * (3 * 2 + 1 + 1)
+    free = shutil.disk_usage(Path(config.output_dir or ".").resolve().anchor).free
+    table = Table(title="dry run: what this run would cost", title_justify="left", show_header=False)
+    rows = [
+        ("parameters", f"{parameters / 1e6:.1f} million"),
+        ("tokens", f"{np.mean(tokens) * total / 1e6:.1f} million in {total:,} steps of {config.batch_size} rows"),
+        ("one step", f"{step_seconds:.2f} s, {config.batch_size / step_seconds:.0f} samples/s on one {device.type}"),
+        ("training", _duration(step_seconds * total)),
+        ("evaluation", f"{_duration(evaluation_seconds)} ({evaluations} times, judged by the held-out items)"),
+        ("disk", f"{disk / 2**20:,.0f} MiB at most; free: {free / 2**30:,.1f} GiB"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"

@@ -1,0 +1,93 @@
+"""What a run was made with: versions, revision, data, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybrid_ir import __version__
+from hybrid_ir.config import EvaluateConfig, TrainConfig
+from hybrid_ir.data.corpus import ParallelCorpus
+
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "pyarrow",
+    "babel",
+    "wandb",
+)
+
+
+def describe_environment(config: TrainConfig | EvaluateConfig, corpus: ParallelCorpus | None) -> dict[str, Any]:
+    """JSON for ``environment.json``."""
+    described: dict[str, Any] = {
+        "hybrid_ir": __version__,
+        "git_revision": _git_revision(),
+        "python": sys.version.split()[0],
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+    if corpus is not None:
+        described["data"] = {
+            "content_sha256": corpus.fingerprint,
+            "items": len(corpus),
+            "sources": list(corpus.sources),
+            "languages": list(corpus.languages),
+            "report": corpus.report,
+        }
+    return described
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this package is in, with ``+changes`` where the tree is dirty."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

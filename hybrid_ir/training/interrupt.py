@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM: the state is saved, the exit code says which (130, 143)."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(SystemExit):
+    """A signal asked the process to stop; exits with 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+class SignalHandler:
+    """Notes the first signal while training steps run, so that the step can end; elsewhere raises at once.
+
+    Attributes:
+        received: number of the signal that came, or None.
+        deferred: whether a signal waits for the end of the step; set while steps run.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.deferred = False
+
+    def install(self) -> None:
+        """Takes the two signals over (again after Lightning, which sets its own when a fit starts)."""
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.received is None
+        self.received = number
+        if not (self.deferred and first):  # a second signal does not wait
+            raise Interrupted(number)
+
+    def check(self) -> None:
+        """Raises if a signal came while it was deferred."""
+        if self.received is not None:
+            raise Interrupted(self.received)

@@ -1,0 +1,125 @@
+"""Curves: a tidy CSV that a resume continues, Weights & Biases, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+from hybrid_ir.cache import write_atomic
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.errors import UserError
+
+_HEADER = ["step", "name", "value"]
+
+
+class TidyCsvLogger(Logger):
+    """Logged values as rows ``step, name, value``, appended as they come.
+
+    Lightning's CSVLogger keeps a column for each name, rewrites its file when a name is new and deletes an earlier
+    run's; a resumed run must go on in the same file.
+
+    Args:
+        path: the file.
+        resume_step: rows beyond this step are removed first: the resumed run writes them again.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+        super().__init__()
+        self.path = path
+        if resume_step is not None and path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= resume_step]
+            text = "".join(f"{r['step']},{r['name']},{r['value']}\n" for r in rows)
+            write_atomic(path, ",".join(_HEADER) + "\n" + text)
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Path:
+        return self.path
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(_HEADER)
+            writer.writerows([step, name, repr(float(value))] for name, value in metrics.items() if name != "epoch")
+
+
+def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> Logger | None:
+    """The logger that the configuration names.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+    c = config.logger
+    if c.name == "none":
+        return None
+    if c.name == "csv":
+        return TidyCsvLogger(run_dir / "metrics.csv", resume_step)
+    if c.name == "tensorboard":
+        try:
+            from pytorch_lightning.loggers import TensorBoardLogger
+
+            return TensorBoardLogger(save_dir=str(run_dir), name="", version="tensorboard")
+        except ModuleNotFoundError as error:
+            raise UserError(f"logger=tensorboard: {error}; pip install 'hybrid-ir[tensorboard]'") from None
+    return _wandb_logger(config, run_dir)
+
+
+def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and wandb.api.api_key is None:  # never ask on a terminal that nobody watches
+        mode = "offline"
+        os.environ["WANDB_MODE"] = mode
+    sampler = config.sampler
+    model = config.model.kind if config.model.kind == "small" else Path(config.model.name_or_path).name
+    tags = [sampler.preset, f"mono_ratio={sampler.mono_ratio:g}", f"seed={config.seed}", f"model={model}"]
+    run_id = run_dir / "wandb_run_id"
+    if not run_id.exists():
+        write_atomic(run_id, wandb.util.generate_id())
+    logger = WandbLogger(
+        project=config.logger.project,
+        entity=config.logger.entity,
+        group=config.logger.group,
+        name=run_dir.name,
+        id=run_id.read_text(),
+        resume="allow",
+        save_dir=str(run_dir),
+        tags=[t[:64] for t in [*tags, *config.logger.tags]],
+        offline=mode == "offline",
+        config=config.model_dump(mode="json"),
+    )
+    _ = logger.experiment
+    return logger
+
+
+def finish(logger: Logger | None, exit_code: int) -> None:
+    """Ends the logger's run; without the exit code a crashed job would show as finished on Weights & Biases."""
+    if logger is not None and type(logger).__name__ == "WandbLogger":
+        import wandb
+
+        wandb.finish(exit_code=exit_code)

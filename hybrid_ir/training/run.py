@@ -1,0 +1,521 @@
+"""One training run, from a validated configuration to a finished folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging as transformers_logging
+
+from hybrid_ir import cache
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.datamodule import HybridDataModule
+from hybrid_ir.data.plan import BatchPlan
+from hybrid_ir.data.sources import make_source
+from hybrid_ir.data.tokens import TokenStore
+from hybrid_ir.data.validation import NAME as VALIDATION
+from hybrid_ir.data.validation import held_out, validation_benchmark
+from hybrid_ir.errors import DataError, UserError
+from hybrid_ir.evaluation.benchmarks import load_benchmark
+from hybrid_ir.evaluation.benchmarks.base import Benchmark
+from hybrid_ir.evaluation.callback import EvaluationCallback, Scheduled
+from hybrid_ir.evaluation.console import print_results
+from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.evaluation.results import PER_QUERY_FILE, RESULTS_FILE, Results
+from hybrid_ir.modeling.encoder import BiEncoder
+from hybrid_ir.modeling.export import save_model
+from hybrid_ir.modeling.losses import ContrastiveLoss
+from hybrid_ir.modeling.module import BiEncoderModule
+from hybrid_ir.training import checkpoint as ckpt
+from hybrid_ir.training import loggers
+from hybrid_ir.training.environment import describe_environment
+from hybrid_ir.training.interrupt import Interrupted, SignalHandler
+from hybrid_ir.training.progress import TeeConsole, TrainingProgress
+
+log = logging.getLogger("hybrid_ir")
+
+SUMMARY = "summary.json"
+"""Written last: a run's folder that has it is complete."""
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+
+
+@dataclass
+class Prepared:
+    """Everything that a run needs before its first step."""
+
+    corpus: ParallelCorpus
+    encoder: BiEncoder
+    plan: BatchPlan
+    data: HybridDataModule
+    validation: Benchmark | None
+    benchmarks: dict[str, Benchmark]
+
+
+def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True) -> Prepared:
+    """Corpus, encoder, batch plan and benchmarks of a configuration.
+
+    Raises:
+        UserError: the data or the model cannot be had, or cannot fill the batches that were asked for.
+    """
+    corpus = ParallelCorpus.build(make_source(config.data), config.data.verify_cache)
+    _say_corpus(corpus, console)
+    if config.data.languages is not None:
+        missing = sorted(set(config.data.languages) - set(corpus.languages))
+        if missing:
+            raise DataError(
+                f"data.languages: the data has nothing in {', '.join(missing)}; it has {', '.join(corpus.languages)}"
+            )
+    held = held_out(corpus, config.data.validation)
+    validation = validation_benchmark(corpus, held, config.data.validation)
+    keep = ~held
+    if config.loss.num_negatives:
+        keep &= _with_negatives(corpus, console)
+    plan = BatchPlan(corpus.table.restricted(keep), config.sampler, config.batch_size, config.seed)
+    if plan.dropped_languages:
+        named = ", ".join(f"{code} ({n} passages)" for code, n in sorted(plan.dropped_languages.items()))
+        console.print(f"[yellow]left out of the monolingual draw, fewer passages than a batch has rows:[/] {named}")
+    seed_everything(config.seed, workers=True, verbose=False)
+    encoder = build_encoder(config, corpus)
+    encoder.tokens_per_batch = config.evaluation.tokens_per_batch
+    tokens = {}
+    for kind, texts in (("query", corpus.queries), ("passage", corpus.passages)):
+        tokens[kind] = tokenised(encoder, kind, texts.chunks(), corpus.fingerprint, config.data.verify_cache)
+    made = sum(len(store) for store in tokens.values() if store.made_now)
+    log.info("%d rows tokenised", made)
+    data = HybridDataModule(
+        corpus,
+        plan,
+        tokens["query"],
+        tokens["passage"],
+        encoder.tokenizer.pad_token_id,
+        config.trainer.max_steps,
+        config.loss.num_negatives,
+        config.data.num_workers,
+    )
+    benchmarks = {}
+    if with_benchmarks:
+        benchmarks = {name: load_benchmark(name, section) for name, section in config.benchmark.items()}
+    return Prepared(corpus, encoder, plan, data, validation, benchmarks)
+
+
+def build_encoder(config: TrainConfig, corpus: ParallelCorpus) -> BiEncoder:
+    """The encoder before training; a small one's tokenizer is trained on the corpus once and kept in the cache."""
+
+    def texts() -> Iterable[str]:
+        yield from corpus.queries
+        yield from corpus.passages
+
+    if config.model.kind == "small":
+        from hybrid_ir.modeling.tokenizer import cached_tokenizer
+
+        key = {"corpus": corpus.fingerprint, "vocab_size": config.model.vocab_size}
+        return BiEncoder.from_config(config.model, tokenizer=cached_tokenizer(texts, key, config.model.vocab_size))
+    return BiEncoder.from_config(config.model)
+
+
+def tokenised(
+    encoder: BiEncoder, kind: Any, chunks: Iterable[list[str]], fingerprint: str, verify: bool = False
+) -> TokenStore:
+    """Token ids of a corpus' queries or passages, from the cache if they were made before."""
+    key = {
+        "corpus": fingerprint,
+        "kind": kind,
+        "tokenizer": cache.fingerprint(encoder.tokenizer.backend_tokenizer.to_str()),
+        "prefix": encoder.prefix(kind),
+        "max_length": encoder.max_length(kind),
+    }
+    return TokenStore.build(chunks, lambda texts: encoder.tokenize(texts, kind), key, verify)
+
+
+def _say_corpus(corpus: ParallelCorpus, console: Console) -> None:
+    _, languages = corpus.entries()
+    counts = np.bincount(languages, minlength=len(corpus.languages))
+    shown = ", ".join(f"{code} {n:,}" for code, n in zip(corpus.languages, counts, strict=True))
+    console.print(
+        f"data: {len(corpus):,} items, {len(corpus.passages):,} passages; per language: {shown}", highlight=False
+    )
+    bad = corpus.report.get("bad_lines")
+    if bad:
+        console.print(
+            f"[yellow]bad lines left out:[/] {sum(bad.values())} ({', '.join(f'{f} {n}' for f, n in bad.items())})"
+        )
+        for line in corpus.report["first_bad_lines"]:
+            console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _with_negatives(corpus: ParallelCorpus, console: Console) -> np.ndarray:
+    """[items] bool: items with an explicit negative in every language they have."""
+    items, _ = corpus.entries()
+    least = np.full(len(corpus), np.iinfo(np.int64).max)
+    np.minimum.at(least, items, corpus.negative_counts())
+    keep = least > 0
+    if not keep.any():
+        raise DataError("loss.num_negatives: no item of the data has explicit negatives; set it to 0, or mine some")
+    if not keep.all():
+        console.print(f"[yellow]left out, without explicit negatives in a language:[/] {int((~keep).sum()):,} items")
+    return keep
+
+
+def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
+    """Trains, evaluates and writes the run's folder.
+
+    Args:
+        config: validated; ``output_dir`` and ``threads`` are set.
+        overrides: what was typed, kept with the run.
+
+    Returns:
+        The monitor's best value, or None without a monitor.
+
+    Raises:
+        UserError: the data, the model or the machine is at fault.
+        Interrupted: SIGINT or SIGTERM; the state is saved.
+    """
+    signals = SignalHandler()
+    signals.install()
+    console = Console()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.dry_run:
+        from hybrid_ir.training.dry_run import dry_run
+
+        dry_run(config, console)
+        return None
+    assert config.output_dir is not None
+    run = _Run(config, overrides, Path(config.output_dir), console, signals)
+    try:
+        value = run.execute()
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        loggers.finish(run.logger, code)
+        if isinstance(error, Interrupted):
+            console.print(
+                f"stopped by a signal; continue with: python train.py resume={config.output_dir}", highlight=False
+            )
+        raise
+    loggers.finish(run.logger, 0)
+    return value
+
+
+class _Run:
+    def __init__(
+        self, config: TrainConfig, overrides: list[str], run_dir: Path, console: Console, signals: SignalHandler
+    ) -> None:
+        self.config, self.overrides, self.run_dir = config, overrides, run_dir
+        self.console, self.signals = console, signals
+        self.logger: Any = None
+        self.results = Results()
+        self.is_main = True
+        self.begin = time.monotonic()
+
+    # -------------------------------------------------------------------------------------------------- stages
+
+    def execute(self) -> float | None:
+        config, run_dir = self.config, self.run_dir
+        if config.resume and (run_dir / SUMMARY).exists():
+            summary = json.loads((run_dir / SUMMARY).read_text())
+            if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
+                self.console.print(f"{run_dir} is complete: {summary['steps']} steps, see {run_dir / RESULTS_FILE}")
+                return summary["monitor_value"]
+        latest = ckpt.checkpoints(run_dir)[-1:] if config.resume else []
+        resume_step = latest[0][0] if latest else None
+        self._open_log()
+        if resume_step is not None and (run_dir / RESULTS_FILE).exists():
+            self.results = Results.read_csv(run_dir / RESULTS_FILE).until(resume_step)
+        prepared = prepare(config, self.console)
+        monitor = self._monitor(prepared)
+        self._write_environment(prepared)
+        self.logger = loggers.make_logger(config, run_dir, (resume_step or 0) if config.resume else None)
+        checkpointing = ckpt.Checkpointing(
+            run_dir, config.checkpoint.every_n_steps, config.checkpoint.mode, config.trainer.early_stopping_patience
+        )
+        progress = TrainingProgress(self.console, config.batch_size, self.begin)
+        evaluation = EvaluationCallback(
+            self._scheduled(prepared, monitor),
+            config.evaluation,
+            config.trainer.val_check_interval,
+            config.evaluation.at_start,
+            monitor,
+            checkpointing,
+            self.signals,
+            self._take_results,
+        )
+        module = BiEncoderModule(
+            prepared.encoder,
+            ContrastiveLoss(config.loss),
+            config.optimizer,
+            config.trainer.max_steps,
+            run_dir,
+            prepared.corpus.item_ids,
+        )
+        trainer = self._trainer([_InstallSignals(self.signals), progress, evaluation, checkpointing])
+        self.is_main = trainer.is_global_zero
+        if resume_step is not None:
+            self._check_resumable(latest[0][1])
+            self.console.print(f"resuming after step {resume_step}", highlight=False)
+        if resume_step is None or not self._trained(latest[0][1], checkpointing):
+            trainer.fit(module, datamodule=prepared.data, ckpt_path=latest[0][1] if latest else None, weights_only=True)
+            if trainer.global_step < config.trainer.max_steps and not trainer.should_stop:
+                self.signals.check()
+                raise UserError(f"training ended at step {trainer.global_step} of {config.trainer.max_steps}")
+        else:  # trained to the end, but stopped before the folder was complete
+            content = ckpt.load_plain(latest[0][1])
+            module.load_state_dict(content["state_dict"])
+            prepared.data.load_state_dict(content["HybridDataModule"])
+            for callback in (checkpointing, progress):
+                callback.load_state_dict(content["callbacks"][callback.state_key])
+        step = trainer.global_step or resume_step or 0
+        exported_step = self._choose_weights(prepared.encoder, checkpointing, step)
+        self._export(prepared, exported_step)
+        final = self._final_evaluation(prepared, trainer.strategy.root_device, exported_step)
+        at_last_step = {entry.benchmark.name for entry in evaluation.scheduled if entry.at_last_step}
+        self._log_final(final, at_last_step, step)
+        exposure = prepared.data.exposure(step)
+        if self.is_main:
+            self._write_exposure(exposure)
+            self._write_summary(prepared, module, checkpointing, progress, monitor, final, exported_step, step)
+            self._show(final, exposure, exported_step)
+            self._clean()
+        return checkpointing.best_value
+
+    def _trainer(self, callbacks: list[Any]) -> Trainer:
+        t, o = self.config.trainer, self.config.optimizer
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Trainer(
+                accelerator=t.accelerator,
+                devices=t.devices,
+                num_nodes=t.num_nodes,
+                strategy=t.strategy if t.devices * t.num_nodes > 1 or t.strategy == "fsdp" else "auto",
+                precision=_PRECISION[t.precision],  # type: ignore[arg-type]
+                max_steps=t.max_steps,
+                max_epochs=-1,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+                gradient_clip_val=o.max_grad_norm,
+                log_every_n_steps=t.log_every_n_steps,
+                deterministic="warn" if t.deterministic else False,
+                callbacks=callbacks,
+                plugins=[ckpt.AtomicCheckpointIO()],
+                logger=self.logger or False,
+                use_distributed_sampler=False,  # the plan shards the global batch itself
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=str(self.run_dir),
+            )
+
+    def _monitor(self, prepared: Prepared) -> str | None:
+        chosen = self.config.checkpoint.monitor
+        if chosen is None:
+            if prepared.validation is None:
+                return None
+            setting = "multilingual" if len(prepared.corpus.languages) > 1 else "monolingual"
+            return f"val/{VALIDATION}/{setting}/map"
+        known = {VALIDATION, *prepared.benchmarks}
+        parts = chosen.split("/")
+        if len(parts) < 4 or parts[0] != "val" or parts[1] not in known:
+            raise UserError(
+                f"checkpoint.monitor={chosen}: no such logged name; it has the form val/<benchmark>/<setting>/<metric> "
+                f"with a benchmark of {', '.join(sorted(known))}, e.g. val/{VALIDATION}/multilingual/map"
+            )
+        if parts[1] != VALIDATION:
+            self.console.print(
+                f"[yellow]checkpoint.monitor={chosen} selects on a benchmark: its numbers are no longer those of unseen "
+                f"data, and the results are marked so[/]"
+            )
+        return chosen
+
+    def _scheduled(self, prepared: Prepared, monitor: str | None) -> list[Scheduled]:
+        watched = monitor.split("/")[1] if monitor else None
+        scheduled = []
+        if prepared.validation is not None:
+            scheduled.append(Scheduled(prepared.validation, at_last_step=True))
+        for name, benchmark in prepared.benchmarks.items():
+            section = self.config.benchmark[name]
+            if section.during_training or watched == name:
+                short = benchmark.limited(section.during_training_limit)
+                scheduled.append(Scheduled(short, at_last_step=watched == name))
+        return scheduled
+
+    def _take_results(self, results: Results, step: int) -> None:
+        if not self.is_main:
+            return
+        self.results.merge(results, per_query=False)
+        self.results.write_csv(self.run_dir / RESULTS_FILE)
+        for name, settings in results.macro().items():
+            shown = "  ".join(f"{setting} {values['map']:.3f}" for setting, values in settings.items())
+            self.console.print(f"step {step}  {name} mAP: {shown}", highlight=False)
+
+    def _trained(self, path: Path, checkpointing: ckpt.Checkpointing) -> bool:
+        """Whether a checkpoint is the last of its run: at the last step, or stopped early."""
+        content = ckpt.load_plain(path)
+        if content["global_step"] >= self.config.trainer.max_steps:
+            return True
+        patience = self.config.trainer.early_stopping_patience
+        return patience is not None and content["callbacks"][checkpointing.state_key]["without_better"] >= patience
+
+    def _check_resumable(self, path: Path) -> None:
+        content = ckpt.load_plain(path)
+        if "optimizer_states" not in content and content["global_step"] < self.config.trainer.max_steps:
+            raise UserError(
+                f"{path}: the run was complete and its optimizer state was removed; runs to be prolonged need "
+                f"checkpoint.keep_optimizer=true"
+            )
+
+    def _choose_weights(self, encoder: BiEncoder, checkpointing: ckpt.Checkpointing, step: int) -> int:
+        best = self.run_dir / ckpt.FOLDER / ckpt.BEST
+        if self.config.checkpoint.export == "best" and checkpointing.best_step not in (None, step) and best.exists():
+            encoder.load_state_dict(ckpt.load_plain(best)["encoder"])
+            return int(checkpointing.best_step)  # type: ignore[arg-type]
+        return step
+
+    def _export(self, prepared: Prepared, step: int) -> None:
+        if self.is_main:
+            target = self.run_dir / "model"
+            if target.exists():
+                shutil.rmtree(target)
+            save_model(prepared.encoder, target, {"step": step, "run": self.run_dir.name})
+
+    def _final_evaluation(self, prepared: Prepared, device: torch.device, step: int) -> Results:
+        final = Results()
+        prepared.encoder.to(device)  # Lightning has moved it away from the accelerator
+        todo = [prepared.validation] if prepared.validation is not None else []
+        for benchmark in [*todo, *prepared.benchmarks.values()]:
+            final.merge(evaluate(prepared.encoder, benchmark, self.config.evaluation, step, run_dir=self.run_dir))
+        if self.is_main:
+            self.results.merge(final, per_query=False)
+            final.write_per_query(self.run_dir / PER_QUERY_FILE)
+            self.results.write_csv(self.run_dir / RESULTS_FILE)
+        return final
+
+    def _log_final(self, final: Results, logged: set[str], step: int) -> None:
+        """The finished model's values as ``final/...``; and as ``val/...`` at the last step where they are missing."""
+        if self.logger is None:
+            return
+        values = final.logged()
+        missing = {name: value for name, value in values.items() if name.split("/")[1] not in logged}
+        self.logger.log_metrics(
+            {**missing, **{"final" + n.removeprefix("val"): v for n, v in values.items()}}, step=step
+        )
+
+    # --------------------------------------------------------------------------------------------------- files
+
+    def _open_log(self) -> None:
+        handler = logging.FileHandler(self.run_dir / "train.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        for name in ("hybrid_ir", "pytorch_lightning", "py.warnings"):
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            logger.propagate = False
+        logging.getLogger("hybrid_ir").setLevel(logging.INFO)
+        for stream in logging.getLogger("pytorch_lightning").handlers:
+            if not isinstance(stream, logging.FileHandler):
+                stream.setLevel(logging.WARNING)  # its greetings go to the log only
+        logging.captureWarnings(True)
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        self.console = TeeConsole(self.run_dir / "train.log")
+
+    def _write_environment(self, prepared: Prepared) -> None:
+        text = json.dumps(describe_environment(self.config, prepared.corpus), indent=1, ensure_ascii=False)
+        cache.write_atomic(self.run_dir / "environment.json", text)
+
+    def _write_exposure(self, rows: list[dict[str, Any]]) -> None:
+        lines = [",".join(rows[0])] + [",".join(str(v) for v in row.values()) for row in rows]
+        cache.write_atomic(self.run_dir / "exposure.csv", "\n".join(lines) + "\n")
+
+    def _write_summary(
+        self,
+        prepared: Prepared,
+        module: BiEncoderModule,
+        checkpointing: ckpt.Checkpointing,
+        progress: TrainingProgress,
+        monitor: str | None,
+        final: Results,
+        exported_step: int,
+        step: int,
+    ) -> None:
+        state = prepared.data.state_at(step)["plan"]
+        batches = max(state["counts"]["batches"], 1)
+        summary: dict[str, Any] = {
+            **final.macro(),
+            "wall_seconds": progress.wall_seconds,
+            "samples_per_second": progress.samples_per_second,
+            "drawn_mono_share": state["counts"]["monolingual"] / batches,
+            "masked_share": module.masked_share,
+            "steps": step,
+            "stopped_early": step < self.config.trainer.max_steps,
+            "exported_step": exported_step,
+            "monitor": monitor,
+            "monitor_value": checkpointing.best_value,
+            "selected_on_benchmark": monitor is not None and monitor.split("/")[1] != VALIDATION,
+            "plan": state["counts"],
+            "source_rows": prepared.plan.source_rows(),
+        }
+        cache.write_atomic(self.run_dir / SUMMARY, json.dumps(summary, indent=1))
+
+    def _show(self, final: Results, exposure: list[dict[str, Any]], exported_step: int) -> None:
+        before = self.results.at_step(0)
+        rows = {"untrained": before} if before.rows and exported_step else {}
+        print_results({**rows, "trained": final}, self.console)
+        table = Table(title="what the batches showed (rows of each language)", title_justify="left")
+        for name in (
+            "language",
+            "items",
+            "query_rows",
+            "passage_rows",
+            "monolingual_rows",
+            "query_tokens",
+            "passage_tokens",
+        ):
+            table.add_column(name.replace("_", " "), justify="left" if name == "language" else "right")
+        for row in exposure:
+            table.add_row(
+                *(
+                    f"{row[c]:,}" if c != "language" else row[c]
+                    for c in (
+                        "language",
+                        "items",
+                        "query_rows",
+                        "passage_rows",
+                        "monolingual_rows",
+                        "query_tokens",
+                        "passage_tokens",
+                    )
+                )
+            )
+        self.console.print(table)
+        self.console.print(f"model: {self.run_dir / 'model'}\nresults: {self.run_dir / 'results.csv'}", highlight=False)
+
+    def _clean(self) -> None:
+        """A complete run needs no optimizer state, and not the best weights twice."""
+        if self.config.checkpoint.keep_optimizer:
+            return
+        for _, path in ckpt.checkpoints(self.run_dir):
+            ckpt.strip_optimizer(path)
+        if self.config.checkpoint.export == "best":
+            (self.run_dir / ckpt.FOLDER / ckpt.BEST).unlink(missing_ok=True)
+
+
+class _InstallSignals(Callback):
+    """Takes the signals back from Lightning, which sets its own handlers when a fit starts."""
+
+    def __init__(self, signals: SignalHandler) -> None:
+        self.signals = signals
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.signals.install()

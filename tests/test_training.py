@@ -1,0 +1,293 @@
+"""Real training runs: what they write, and that a stopped run ends with the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hybrid_ir.config import OptimizerConfig
+from hybrid_ir.modeling.module import decay_groups, rate_factor
+from hybrid_ir.training import checkpoint as ckpt
+
+LANGUAGES = ("de", "en", "sw", "zh")
+WORDS = "ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small parallel corpus: 120 items in four languages, ragged, two questions a passage."""
+    folder = tmp_path_factory.mktemp("data")
+    draw = random.Random(0)
+    with (folder / "facts.jsonl").open("w") as file:
+        for item in range(120):
+            for language in LANGUAGES:
+                if draw.random() < 0.85:
+                    words = [f"{language}{WORDS[(item // 2 * k + k) % len(WORDS)]}" for k in range(1, 5)]
+                    row = {
+                        "id": f"i{item}",
+                        "passage_id": f"p{item // 2}",
+                        "language": language,
+                        "query": f"{words[item % 2]} {words[2]} {item}?",
+                        "passage": " ".join(words) + f" {item // 2}.",
+                    }
+                    file.write(json.dumps(row) + "\n")
+    return folder / "facts.jsonl"
+
+
+def arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "data=parallel_jsonl",
+        f"data.path={data}",
+        "data.validation.queries_per_language=5",
+        "benchmark=[]",
+        "model.vocab_size=600",
+        "model.hidden_size=32",
+        "model.intermediate_size=64",
+        "model.dropout=0.1",  # random states matter
+        "batch_size=8",
+        "threads=1",
+        "trainer.max_steps=24",
+        "trainer.val_check_interval=6",
+        "checkpoint.every_n_steps=4",
+        "checkpoint.export=last",
+        f"output_dir={out}",
+        *more,
+    ]
+
+
+def command(*more: str) -> list[str]:
+    return [sys.executable, "-m", "hybrid_ir.train", *more]
+
+
+def train(*more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*more), capture_output=True, text=True, timeout=300)
+    if check and done.returncode:
+        raise AssertionError(f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_same_bits(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def metric_rows(run: Path) -> list[tuple[str, str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [(r["step"], r["name"], r["value"]) for r in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(*arguments(data, out))
+    return out
+
+
+def test_the_folder_of_a_run(whole: Path) -> None:
+    for name in (
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "checkpoints",
+        "model",
+        "results.csv",
+        "per_query.parquet",
+        "summary.json",
+        "train.log",
+        "metrics.csv",
+        "exposure.csv",
+    ):
+        assert (whole / name).exists(), name
+    with (whole / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == "benchmark,setting,query_language,corpus_language,metric,value,num_queries,step".split(",")
+    assert {r["setting"] for r in rows} == {"monolingual", "cross_lingual", "multilingual"}
+    assert {r["corpus_language"] for r in rows if r["setting"] == "multilingual"} == {"all"}
+    assert {int(r["step"]) for r in rows} >= {6, 12, 18, 24}
+    summary = json.loads((whole / "summary.json").read_text())
+    for name in ("wall_seconds", "samples_per_second", "drawn_mono_share", "masked_share"):
+        assert summary[name] >= 0
+    last = [r for r in rows if r["step"] == "24" and r["metric"] == "map" and r["setting"] == "monolingual"]
+    mean = np.mean([float(r["value"]) for r in last])
+    assert summary["validation"]["monolingual"]["map"] == pytest.approx(mean, abs=1e-12)
+    per_query = pq.read_table(whole / "per_query.parquet").to_pylist()
+    values = [q["value"] for q in per_query if q["metric"] == "map" and q["setting"] == "monolingual"]
+    by_language = {r["query_language"]: float(r["value"]) for r in last}
+    for code, value in by_language.items():
+        mine = [
+            q["value"]
+            for q in per_query
+            if (q["metric"], q["setting"], q["query_language"]) == ("map", "monolingual", code)
+        ]
+        assert np.mean(mine) == pytest.approx(value, abs=1e-12)
+    assert len(values) == sum(int(r["num_queries"]) for r in last)
+
+
+def test_exposure_counts_every_row(whole: Path) -> None:
+    with (whole / "exposure.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["language"] for r in rows] == list(LANGUAGES)
+    assert sum(int(r["query_rows"]) for r in rows) == sum(int(r["passage_rows"]) for r in rows) == 24 * 8
+    summary = json.loads((whole / "summary.json").read_text())
+    assert sum(int(r["monolingual_rows"]) for r in rows) == round(summary["drawn_mono_share"] * 24) * 8
+    assert sum(int(r["query_tokens"]) for r in rows) > 24 * 8
+
+
+def test_a_complete_run_keeps_no_optimizer_state(whole: Path) -> None:
+    ((step, path),) = ckpt.checkpoints(whole)
+    content = ckpt.load_plain(path)
+    assert step == 24
+    assert "optimizer_states" not in content
+    refused = train(f"resume={whole}", check=False)
+    assert refused.returncode in (0, 2)  # complete: nothing to do, or said in one line
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Path, whole: Path, tmp_path: Path) -> None:
+    train(*arguments(data, tmp_path / "again"))
+    assert_same_bits(whole, tmp_path / "again")
+    train(*arguments(data, tmp_path / "other", "seed=2"))
+    different = weights(tmp_path / "other")
+    assert any(not torch.equal(t, different[name]) for name, t in weights(whole).items())
+
+
+def stop_when(process: subprocess.Popen[Any], ready: Any, number: int, seconds: float = 120) -> int:
+    """Sends a signal once a condition holds; returns the exit code."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None:
+            raise AssertionError(f"ended early with {process.returncode}")
+        assert time.monotonic() < deadline, "never came so far"
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+def latest_step(run: Path) -> int:
+    found = ckpt.checkpoints(run)
+    return found[-1][0] if found else -1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "after"), [(0, 8), (2, 12), (0, -1)])
+def test_killed_and_resumed_ends_with_the_same_bits(
+    data: Path, whole: Path, tmp_path: Path, workers: int, after: int
+) -> None:
+    """SIGKILL: after a checkpoint, with loader workers that have prefetched, and before the first checkpoint."""
+    run = tmp_path / "run"
+    options = arguments(data, run, f"data.num_workers={workers}")
+    process = subprocess.Popen(command(*options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ready = (lambda: latest_step(run) >= after) if after > 0 else (lambda: (run / "config.yaml").exists())
+    assert stop_when(process, ready, signal.SIGKILL) == -signal.SIGKILL
+    assert not (run / "summary.json").exists()
+    train(f"resume={run}")
+    assert_same_bits(whole, run)
+    assert metric_rows(run) == metric_rows(whole)
+    left = (whole / "exposure.csv").read_text()
+    assert left == (run / "exposure.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_the_state(data: Path, whole: Path, tmp_path: Path, number: int, code: int) -> None:
+    run = tmp_path / "run"
+    options = arguments(data, run, "checkpoint.every_n_steps=1000")
+    process = subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def trained() -> bool:
+        return (run / "results.csv").exists()  # after the evaluation at step 6
+
+    assert stop_when(process, trained, number) == code
+    assert 6 <= latest_step(run) < 24, "the state was not saved where the run was stopped"
+    assert "Traceback" not in (process.stdout.read() if process.stdout else "")
+    train(f"resume={run}")
+    assert_same_bits(whole, run)
+
+
+def test_nan_loss_names_the_step_and_keeps_the_batch(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = arguments(data, run, "optimizer.lr=1e30", "optimizer.max_grad_norm=null", "optimizer.warmup_ratio=0")
+    done = train(*options, check=False)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "the loss is nan at step" in errors[0]
+    assert "Traceback" not in done.stderr
+    (saved,) = run.glob("nan_batch_step_*.pt")
+    batch = torch.load(saved, weights_only=True)
+    assert len(batch["item"]) == 8
+    assert not (run / "summary.json").exists()
+
+
+def test_dry_run_writes_nothing(data: Path, tmp_path: Path) -> None:
+    done = train(*arguments(data, tmp_path / "run"), "--dry-run")
+    assert not (tmp_path / "run").exists()
+    for word in ("tokens", "training", "disk", "samples/s"):
+        assert word in done.stdout
+
+
+# ----------------------------------------------------------------------------------------------------- small parts
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_schedule_warms_up_and_ends(schedule: Any) -> None:
+    factor = rate_factor(OptimizerConfig(schedule=schedule, warmup_ratio=0.1), 100)
+    values = [factor(k) for k in range(100)]
+    assert 0 < values[0] < 0.2
+    assert all(a < b for a, b in zip(values[:10], values[1:11], strict=True))
+    assert max(values) == 1.0
+    if schedule == "constant":
+        assert set(values[10:]) == {1.0}
+    else:
+        assert all(a > b for a, b in zip(values[10:], values[11:], strict=False))
+        assert factor(100) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_biases_and_normalisation_are_not_decayed() -> None:
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+    decayed, plain = decay_groups(model, 0.01)
+    assert {tuple(p.shape) for p in decayed["params"]} == {(5, 4), (4, 4)}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
+    assert len(plain["params"]) == 3
+
+
+def test_random_states_come_back() -> None:
+    states = ckpt.random_states()
+    first = (torch.rand(3), np.random.random(3), [random.random() for _ in range(3)])  # noqa: NPY002
+    ckpt.restore_random_states(states)
+    assert torch.equal(first[0], torch.rand(3))
+    assert np.array_equal(first[1], np.random.random(3))  # noqa: NPY002
+    assert first[2] == [random.random() for _ in range(3)]
+
+
+def test_a_strangers_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    path = tmp_path / "step=00000001.ckpt"
+    torch.save({"state_dict": Evil()}, path)
+    with pytest.raises(Exception, match="not a readable checkpoint"):
+        ckpt.load_plain(path)
+    assert not (tmp_path / "owned").exists()
