@@ -29,6 +29,7 @@ from hybrid_ir.composition import (
     parse_settings,
     quote,
     quote_path,
+    said,
     sweep_jobs,
 )
 from hybrid_ir.config import EvaluateConfig, TrainConfig
@@ -96,7 +97,7 @@ def parse_arguments(command: Command, argv: Sequence[str]) -> tuple[argparse.Nam
     def fail(message: str) -> NoReturn:
         raise ConfigError(_unknown_flag(command, message))
 
-    parser.error = fail  # type: ignore[method-assign]
+    parser.error = fail
     argv = list(argv)
     if "--dry-run" in argv and command == "train":
         argv = ["dry_run=true" if argument == "--dry-run" else argument for argument in argv]
@@ -169,11 +170,9 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
     overrides = parse_settings(settings)
     for override in overrides:
         if override.key_or_group == "output_dir":
-            raise ConfigError(
-                f"{override.input_line}: each job of a sweep has a folder of its own; use hydra.sweep.dir=DIR"
-            )
+            raise ConfigError(f"{said(override)}: each job of a sweep has a folder of its own; use hydra.sweep.dir=DIR")
         if override.key_or_group == "resume":
-            raise ConfigError(f"{override.input_line}: a sweep starts new runs; resume one run at a time, without -m")
+            raise ConfigError(f"{said(override)}: a sweep starts new runs; resume one run at a time, without -m")
     params = OmegaConf.to_container(hydra_config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
     basic = str(hydra_config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper")
     assert isinstance(params, dict)
@@ -181,7 +180,7 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
     for override in [*parse_settings([f"{key}={value}" for key, value in named.items()]), *overrides]:
         if basic and override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
-                f"{override.input_line}: an interval needs a sweeper that draws values (hydra/sweeper=...); list the "
+                f"{said(override)}: an interval needs a sweeper that draws values (hydra/sweeper=...); list the "
                 f"values instead, e.g. {override.key_or_group}=1,2,3"
             )
     few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], named)

@@ -108,23 +108,24 @@ def quote_path(setting: str) -> str:
     if not value:
         return setting
     quoted = f"{prefix}{key}={quote(value)}"
-    if os.path.exists(os.path.expanduser(value)):
-        return quoted
+    exists = os.path.exists(os.path.expanduser(value))
     try:
         parsed = OverridesParser.create().parse_override(f"key={value}")
     except HydraException:
         brackets = value.startswith("[") and value.endswith("]")
-        parts = _existing_parts(value[1:-1] if brackets else value)
+        parts = None if exists else _existing_parts(value[1:-1] if brackets else value)
         if parts is None:
             return quoted
         inner = ",".join(quote(part) for part in parts)
         return f"{prefix}{key}=[{inner}]" if brackets else f"{prefix}{key}={inner}"
+    if not parsed.is_sweep_override() and parsed.value() == value:
+        return setting
+    if exists:
+        return quoted
     if parsed.is_sweep_override():
         parts = _existing_parts(value)
         return setting if parts is None else f"{prefix}{key}=" + ",".join(quote(part) for part in parts)
-    if parsed.value() is None or isinstance(parsed.value(), list):
-        return setting
-    return setting if parsed.value() == value else quoted
+    return setting if parsed.value() is None or isinstance(parsed.value(), list) else quoted
 
 
 def _existing_parts(value: str) -> list[str] | None:
@@ -186,7 +187,8 @@ class Composer:
         self._searchpath = [f"hydra.searchpath=[{','.join(quote('file://' + p) for p in searchpath)}]"]
         if not searchpath:
             self._searchpath = []
-        self._loader = cast(Any, GlobalHydra.instance().hydra).config_loader
+        self._hydra: Any = GlobalHydra.instance().hydra
+        self._loader = self._hydra.config_loader
         self._extra = [Path(p) for p in searchpath]
 
     # -- names
@@ -243,8 +245,6 @@ class Composer:
             value = override.value() if text is None else parse_settings([f"{group}={text}"])[0].value()
             values.extend(value if isinstance(value, list) and group == "benchmark" else [value])
         for value in values:
-            if value is None and group == "experiment":
-                continue
             if isinstance(value, str) and value in options:
                 continue
             if group == "model" and isinstance(value, str):
@@ -289,11 +289,10 @@ class Composer:
         Raises:
             ConfigError: Hydra cannot compose it.
         """
-        hydra = cast(Any, GlobalHydra.instance().hydra)
         with self._one_line_errors(settings):
             return cast(
                 DictConfig,
-                hydra.compose_config(
+                self._hydra.compose_config(
                     config_name=self.config_name,
                     overrides=[*self.prepared(settings), *self._searchpath],
                     run_mode=RunMode.MULTIRUN,
@@ -326,9 +325,8 @@ class Composer:
                     f"{override.key_or_group}={_text_of(override)}: several values make a sweep; add -m, or choose one "
                     "(a value with a comma in it needs quotes)"
                 )
-        hydra = cast(Any, GlobalHydra.instance().hydra)
         with self._one_line_errors(settings):
-            config = hydra.compose_config(
+            config = self._hydra.compose_config(
                 config_name=self.config_name,
                 overrides=[*self.prepared(settings), *self._searchpath],
                 run_mode=RunMode.RUN,
@@ -355,7 +353,9 @@ class Composer:
             yield
         except yaml.YAMLError as error:
             raise ConfigError(f"a configuration file is not valid YAML: {one_line(error)}") from None
-        except (HydraException, OmegaConfBaseException) as error:
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
             raise self._translated(error, settings) from None
 
     def _translated(self, error: Exception, settings: Sequence[str]) -> ConfigError:
@@ -420,8 +420,13 @@ def composer(command: Command, *, config_name: str | None = None, searchpath: Se
     for folder in searchpath:
         if not os.path.isdir(folder):
             raise ConfigError(f"--config-dir={folder}: no such folder")
-    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=command):
-        yield Composer(command, config_name, [os.path.abspath(folder) for folder in searchpath])
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name=command):
+            yield Composer(command, config_name, [os.path.abspath(folder) for folder in searchpath])
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def sweep_jobs(overrides: Sequence[Override], params: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]]]:
@@ -451,6 +456,11 @@ def sweep_jobs(overrides: Sequence[Override], params: Mapping[str, Any]) -> tupl
 
 def _element(override: Override) -> str:
     return str(override.get_key_element())
+
+
+def said(override: Override) -> str:
+    """A setting as the user typed it, for a message."""
+    return f"{_element(override)}={_text_of(override)}"
 
 
 def _text_of(override: Override) -> str:
@@ -513,8 +523,10 @@ def _worded(
         near = nearest_key(name, keys)
         return ConfigError(f"{said}: no such key; " + (f'did you mean "{near}"?' if near else "leave it out"))
     if fault["type"].startswith("union_tag"):
-        tags = fault.get("ctx", {}).get("expected_tags", "one of the options")
-        return ConfigError(f"{said}: must be one of {tags}; choose it with {name}=<option>")
+        # pydantic reports the section; what is wrong is the key that tells its kinds apart
+        tag = f"{name}.{fault['ctx']['discriminator'].strip(chr(39))}"
+        found = value.get(tag.rpartition(".")[2]) if isinstance(value, Mapping) else value
+        return ConfigError(f"{tag}={show(found)}: must be {keys[tag].type}; choose it with {name}=<option>")
     if key is None:
         return ConfigError(f"{said}: {one_line(fault['msg'])}")
     near = nearest(str(value), key.type.removeprefix("one of ").split(", ")) if key.type.startswith("one of") else None

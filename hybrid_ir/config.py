@@ -325,7 +325,7 @@ class TrainerConfig(Section):
     devices: PositiveInt = 1
     """Devices on each machine; the global batch is divided among all."""
     num_nodes: PositiveInt = 1
-    """Machines."""
+    """Machines; start torchrun on each of them."""
     precision: Precision = "32"
     """32: fp32; bf16: mixed precision, loss in fp32; 64: for exactness tests."""
     max_steps: PositiveInt = 600

@@ -188,9 +188,24 @@ LANGUAGES: dict[str, Language] = {
 # Codes that ISO 639 withdrew, and names in wide use that neither this table nor CLDR spells so.
 # Last line: country codes often taken for language codes, where no language has that code.
 _ALIASES = {
-    **{"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "tl": "fil"},
-    **{"farsi": "fa", "mandarin": "zh", "bangla": "bn", "kiswahili": "sw", "castilian": "es"},
-    **{"jp": "ja", "cn": "zh", "cz": "cs", "gr": "el", "dk": "da", "ua": "uk", "vn": "vi"},
+    "iw": "he",
+    "in": "id",
+    "ji": "yi",
+    "jw": "jv",
+    "mo": "ro",
+    "tl": "fil",
+    "farsi": "fa",
+    "mandarin": "zh",
+    "bangla": "bn",
+    "kiswahili": "sw",
+    "castilian": "es",
+    "jp": "ja",
+    "cn": "zh",
+    "cz": "cs",
+    "gr": "el",
+    "dk": "da",
+    "ua": "uk",
+    "vn": "vi",
 }
 
 

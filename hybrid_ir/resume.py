@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from hybrid_ir.composition import Composer, parse_settings, show, validate, with_paths
+from hybrid_ir.composition import Composer, parse_settings, said, show, validate, with_paths
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.errors import ConfigError
 from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
@@ -40,7 +40,9 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
     for setting, override in zip(settings, parse_settings(settings), strict=True):
         if override.key_or_group == "output_dir":
             if os.path.abspath(os.path.expanduser(str(override.value()))) != folder:
-                raise ConfigError(f"{setting}: a resumed run stays in its folder {run_dir}; leave output_dir out")
+                raise ConfigError(
+                    f"{said(override)}: a resumed run stays in its folder {run_dir}; leave output_dir out"
+                )
         elif override.key_or_group == "dry_run":
             if override.value() is not False:
                 raise ConfigError(
@@ -54,14 +56,18 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
         replaced = {_key(s) for s in added}
         merged = [s for s in stored_settings if _key(s) not in replaced] + added
         try:
-            before = composer.compose(stored_settings)
+            before = _normal(composer.compose(stored_settings))
         except ConfigError as error:
             raise ConfigError(
                 f"resume={run_dir}: its overrides.yaml can no longer be composed ({error}); resume it without changes"
             ) from None
-        after = composer.compose(merged)
-        for name, (old, new) in _differences(before, after).items():
-            _check_change(name, old, new, stored)
+        after = _normal(composer.compose(merged))
+        known = flatten(stored)
+        for name, new in _differences(before, after).items():
+            old = known.get(name, _ABSENT)
+            if new == old:
+                continue
+            _check_change(name, old, new, stored, replaced)
             _set(raw, name, new)
         raw["benchmark"] = {k: v for k, v in (raw.get("benchmark") or {}).items() if k in after["benchmark"]}
     raw.update(resume=folder, output_dir=folder, dry_run=False)
@@ -78,30 +84,41 @@ def _key(setting: str) -> str:
     return str(parse_settings([setting])[0].key_or_group)
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _normal(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in the types of the schema: 32 and "32" are the same precision."""
+    return cast(dict[str, Any], validate(TrainConfig, raw).model_dump(mode="json"))
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """New values of the keys that differ."""
     old, new = flatten(before), flatten(after)
     return {
-        name: (old.get(name, _ABSENT), new.get(name, _ABSENT))
+        name: new.get(name, _ABSENT)
         for name in [*new, *(name for name in old if name not in new)]
         if old.get(name, _ABSENT) != new.get(name, _ABSENT) and name not in _NOT_KEPT
     }
 
 
-def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any]) -> None:
+def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any], typed: set[str]) -> None:
     if name in _MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.")):
         return
-    said = f"{name}={_shown(new)}"
+    change = f"{name}={_shown(new)}"
     if name == "trainer.max_steps":
         schedule = (stored.get("optimizer") or {}).get("schedule")
         if schedule == "constant":
             return
         raise ConfigError(
-            f"{said}: the run has a {schedule} schedule over {_shown(old)} steps, which fixes its learning rates; only "
-            "optimizer.schedule=constant can be prolonged"
+            f"{change}: the run has a {schedule} schedule over {_shown(old)} steps, which fixes its learning rates; "
+            "only optimizer.schedule=constant can be prolonged"
         )
+    group = name.partition(".")[0]
+    if name in typed or group not in typed:
+        remedy = "leave it out"
+    else:  # an option of the group brought it; of a trainer's, some keys may change
+        remedy = f"add {name}={_shown(old)}" if group == "trainer" else f"leave {group}=... out"
     raise ConfigError(
-        f"{said}: a resumed run keeps {name}={_shown(old)}; leave it as it was, or start a new run (trainer.max_steps "
-        "with a constant schedule, devices, nodes, strategy, logger and benchmarks may change)"
+        f"{change}: a resumed run keeps {name}={_shown(old)}; {remedy}, or start a new run (what may change: "
+        "trainer.max_steps with a constant schedule, devices, nodes, strategy, logger, benchmarks)"
     )
 
 

@@ -34,10 +34,9 @@ def check_output_dir(output_dir: str) -> None:
     path = Path(output_dir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output_dir={output_dir}: is a file; name a folder that is empty or absent")
-    if path.is_dir():
-        if set(os.listdir(path)) - _LAUNCHER_FILES:
-            hint = f"; continue it with resume={output_dir}, or" if (path / CONFIG_FILE).is_file() else ";"
-            raise ConfigError(f"output_dir={output_dir}: is not empty{hint} name another folder")
+    if path.is_dir() and set(os.listdir(path)) - _LAUNCHER_FILES:
+        hint = f"; continue it with resume={output_dir}, or" if (path / CONFIG_FILE).is_file() else ";"
+        raise ConfigError(f"output_dir={output_dir}: is not empty{hint} name another folder")
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(f"output_dir={output_dir}: cannot write in {parent}; name another folder")
@@ -95,7 +94,7 @@ def release(folder: Path) -> None:
 
 
 def write_run_files(config: TrainConfig | EvaluateConfig, overrides: Sequence[str], run_dir: str | Path) -> None:
-    """Writes ``config.yaml`` (resolved, first) and ``overrides.yaml`` (the settings as given), each whole or not at all.
+    """Writes ``config.yaml`` (resolved, first) and ``overrides.yaml`` (the settings as given), each atomically.
 
     What belongs to one start only (``resume``, ``dry_run``) is not kept.
     """

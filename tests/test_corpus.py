@@ -24,9 +24,8 @@ from hybrid_ir.errors import DataError
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
-    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8")
-    with opened as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
     return path
 
 
@@ -121,7 +120,7 @@ def test_real_data(shared: Path) -> None:
     lines: dict[tuple[str, str], tuple[str, str]] = {}
     edge: list[str] = []
     for file in sorted((shared / "data" / "parallel-qa").glob("*.jsonl.gz")):
-        for line in gzip.open(file, "rt", encoding="utf-8"):
+        for line in gzip.decompress(file.read_bytes()).decode().splitlines():
             d = json.loads(line)
             if file.name.startswith("edgeai"):
                 if d["id"] not in edge and len(edge) == 100:

@@ -338,7 +338,7 @@ def test_no_shared_item_is_an_error() -> None:
 
 def test_few_passages_are_an_error_even_with_many_questions() -> None:
     table = make_table(0, 300, 3, 1, 6, 1.0)
-    with pytest.raises(DataError, match="only 6 different passages|fewer distinct passages"):
+    with pytest.raises(DataError, match=r"only 6 different passages|fewer distinct passages"):
         BatchPlan(table.restricted(), SamplerConfig(), 8, 1)
     plan = BatchPlan(table.restricted(), SamplerConfig(), 6, 1)  # each batch must hold all six passages
     for _ in range(50):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from hybrid_ir.modeling.module import decay_groups, rate_factor
 from hybrid_ir.training import checkpoint as ckpt
 
 LANGUAGES = ("de", "en", "sw", "zh")
-WORDS = "ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split()
+WORDS = tuple("ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split())  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,8 @@ def test_the_folder_of_a_run(whole: Path) -> None:
         assert (whole / name).exists(), name
     with (whole / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == "benchmark,setting,query_language,corpus_language,metric,value,num_queries,step".split(",")
+    columns = "benchmark setting query_language corpus_language metric value num_queries step"
+    assert " ".join(rows[0]) == columns
     assert {r["setting"] for r in rows} == {"monolingual", "cross_lingual", "multilingual"}
     assert {r["corpus_language"] for r in rows if r["setting"] == "multilingual"} == {"all"}
     assert {int(r["step"]) for r in rows} >= {6, 12, 18, 24}
@@ -255,12 +257,12 @@ def test_schedule_warms_up_and_ends(schedule: Any) -> None:
     factor = rate_factor(OptimizerConfig(schedule=schedule, warmup_ratio=0.1), 100)
     values = [factor(k) for k in range(100)]
     assert 0 < values[0] < 0.2
-    assert all(a < b for a, b in zip(values[:10], values[1:11], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(values[:11]))
     assert max(values) == 1.0
     if schedule == "constant":
         assert set(values[10:]) == {1.0}
     else:
-        assert all(a > b for a, b in zip(values[10:], values[11:], strict=False))
+        assert all(a > b for a, b in itertools.pairwise(values[10:]))
         assert factor(100) == pytest.approx(0.0, abs=1e-12)
 
 

@@ -8,7 +8,7 @@ plan's cursor as it was after the last batch that was *trained* on, whatever the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class _Collated(Dataset[dict[str, Any]]):
     def __init__(self, queries: TokenStore, passages: TokenStore, pad: int) -> None:
         self.queries, self.passages, self.pad = queries, passages, pad
 
-    def __getitem__(self, rows: PlannedRows) -> dict[str, Any]:  # type: ignore[override]
+    def __getitem__(self, rows: PlannedRows) -> dict[str, Any]:
         out: dict[str, Any] = {"step": rows.step, "monolingual": rows.monolingual}
         texts = [("query", self.queries, rows.query_rows), ("passage", self.passages, rows.passage_rows)]
         if rows.negative_rows is not None:
@@ -165,8 +165,10 @@ class HybridDataModule(LightningDataModule):
     @staticmethod
     def share(rows: PlannedRows, part: slice) -> PlannedRows:
         """One process's rows."""
-        values = {name: value[part] if isinstance(value, np.ndarray) else value for name, value in vars(rows).items()}
-        return PlannedRows(**values)
+        arrays: dict[str, Any] = {
+            name: value[part] for name, value in vars(rows).items() if isinstance(value, np.ndarray)
+        }
+        return replace(rows, **arrays)
 
     def count_tokens(self, batch: Batch, rows: PlannedRows) -> None:
         """Adds a batch to the tokens shown of each language."""

@@ -14,6 +14,7 @@ from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.plan import BatchPlan
 from hybrid_ir.data.tokens import TokenStore
+from hybrid_ir.evaluation.console import make_console
 
 _SHOWN_PAIRS = 24
 
@@ -156,11 +157,17 @@ def _mean_passes(streams: list[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    from hybrid_ir.cli import run_command
+    from hybrid_ir.cli import prepare, report_errors
+    from hybrid_ir.composition import composer, quote_path
 
-    return run_command(
-        lambda config: describe(config, Console()), list(sys.argv[1:] if arguments is None else arguments)
-    )
+    def action() -> int:
+        with composer("train") as composing:
+            config, _ = prepare(composing, [quote_path(s) for s in (sys.argv[1:] if arguments is None else arguments)])
+        assert isinstance(config, TrainConfig)
+        describe(config, make_console())
+        return 0
+
+    return report_errors(action)
 
 
 if __name__ == "__main__":

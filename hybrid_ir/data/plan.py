@@ -80,15 +80,13 @@ class EligibleItems:
         self.allowed = allowed
         self.patterns = table.patterns & allowed
         count = len(self.patterns)
-        if len(table.sources) == 1:
-            group = table.pattern
-        else:
-            group = table.source.astype(np.int64) * count + table.pattern
+        several = len(table.sources) > 1
+        group = table.source.astype(np.int64) * count + table.pattern if several else table.pattern
         groups = len(table.sources) * count
         # 16-bit keys let numpy sort by radix: 10 million items in a fraction of a second
         group = group.astype(np.uint16 if groups <= 1 << 16 else np.int32, copy=False)
         everything = keep is None or bool(keep.all())
-        members = None if everything else np.flatnonzero(keep).astype(np.int32)
+        members = None if keep is None or everything else np.flatnonzero(keep).astype(np.int32)
         if members is not None:
             group = group[members]
         sizes = np.bincount(group, minlength=groups)
@@ -427,7 +425,7 @@ class BatchPlan:
             for i, code in enumerate(self.languages)
             if i in self._drawn_languages() and i not in set(language.tolist())
         ]
-        small.update({code: 0 for code in missing})
+        small.update(dict.fromkeys(missing, 0))
         if small and (self.sampler.small_languages == "error" or not result):
             named = ", ".join(f"{code} ({n})" for code, n in sorted(small.items(), key=lambda kv: kv[1]))
             raise DataError(

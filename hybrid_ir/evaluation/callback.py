@@ -113,7 +113,7 @@ class EvaluationCallback(Callback):
             if last and not entry.at_last_step:
                 continue
             self.on_begin(entry.benchmark.name)
-            results = evaluate(encoder, entry.benchmark, self.evaluation, step)  # type: ignore[arg-type]
+            results = evaluate(encoder, entry.benchmark, self.evaluation, step)
             logged = results.logged()
             values.update(logged)
             self.on_results(results, step)

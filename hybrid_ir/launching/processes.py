@@ -53,7 +53,7 @@ def start(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
-        preexec_fn=_prepare_child,  # noqa: PLW1509 - the parent has no threads
+        preexec_fn=_prepare_child,
     )
 
 

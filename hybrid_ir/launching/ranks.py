@@ -8,6 +8,7 @@ the exit codes of a run. On several machines start ``torchrun -m hybrid_ir.train
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -104,8 +105,6 @@ def _wait(relay: SignalRelay) -> int:
 
 
 def _stop_peers(children: Sequence[subprocess.Popen[bytes]], told: set[int]) -> None:
-    import signal
-
     for child in children:
         if child.poll() is None and child.pid not in told:
             told.add(child.pid)

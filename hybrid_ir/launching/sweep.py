@@ -1,4 +1,4 @@
-"""The jobs of a sweep: each a child process in a folder named by the swept keys; a failed job does not stop the rest."""
+"""The jobs of a sweep: each a child process in a folder named by the swept keys; a failed job stops no other."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def run_jobs(
 
 def _start(job: Job, result: JobResult, environment: Mapping[str, str] | None, limit: float | None) -> _Running:
     job.folder.mkdir(parents=True, exist_ok=True)
-    log = open(job.folder / LOG_FILE, "ab")
+    log = open(job.folder / LOG_FILE, "ab")  # noqa: SIM115 - open as long as the job runs
     process = start(job.command, child_environment(environment), log)
     return _Running(job, result, process, log, time.monotonic(), limit)
 
@@ -198,7 +198,7 @@ def last_lines(log: Path, count: int = 5) -> list[str]:
 
 
 def swept_keys(settings: Sequence[str], params: Mapping[str, Any], jobs: Sequence[Sequence[str]] = ()) -> set[str]:
-    """Keys that take several values: those of the sweeper's parameters and sweeps, and those that differ in ``jobs``."""
+    """Keys that take several values: those with a sweep as value, and those that differ in ``jobs``."""
     from hybrid_ir.composition import parse_settings
 
     given = [*[f"{key}={value}" for key, value in params.items()], *settings]
@@ -274,11 +274,11 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     assert isinstance(params, dict)
     settings = [str(s) for s in config.hydra.overrides.task]
     jobs_settings = [list(job) for job in job_overrides]
-    names = job_names(jobs_settings, swept_keys(settings, {str(k): v for k, v in params.items()}, jobs_settings),
-                      initial_number)  # fmt: skip
+    swept = swept_keys(settings, {str(k): v for k, v in params.items()}, jobs_settings)
+    names = job_names(jobs_settings, swept, initial_number)
     training = "trainer" in config
-    flags = [f"--config-dir={source.path}" for source in config.hydra.runtime.config_sources
-             if source.provider == "command-line"]  # fmt: skip
+    sources = config.hydra.runtime.config_sources
+    flags = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
     flags.append(f"--config-name={config.hydra.job.config_name}")
     common = []
     if training and config.logger.group is None:
@@ -289,8 +289,8 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     for offset, (overrides, name) in enumerate(zip(jobs_settings, names, strict=True)):
         folder = sweep_dir / name
         module = "hybrid_ir.train" if training else "hybrid_ir.evaluate"
-        jobs.append(Job(initial_number + offset, name, folder, job_command(module, [*overrides, *common], folder, flags),
-                        overrides))  # fmt: skip
+        command = job_command(module, [*overrides, *common], folder, flags)
+        jobs.append(Job(initial_number + offset, name, folder, command, overrides))
     launcher = config.get("launcher") or {}
     parallel = int(launcher.get("jobs", 1))
     minutes = launcher.get("time_limit_minutes")

@@ -75,7 +75,7 @@ class BiEncoderModule(LightningModule):
         log["train/temperature"] = out.temperature
         for name, value in log.items():
             self.log(name, value.float(), batch_size=len(batch["passage_id"]))
-        self.log("train/lr", self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
+        self.log("train/lr", self.lr_schedulers().get_last_lr()[0])
         return out.loss
 
     @property
@@ -112,7 +112,8 @@ class BiEncoderModule(LightningModule):
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters in two groups: matrices decay; biases, normalisation weights and scalars do not."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in module.parameters():
         if parameter.requires_grad:
             (decayed if parameter.ndim >= 2 else plain).append(parameter)

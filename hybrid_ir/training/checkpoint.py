@@ -84,11 +84,12 @@ def load_plain(path: Path) -> dict[str, Any]:
 def random_states() -> dict[str, Any]:
     """Random states of this process, as plain data."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries may still draw from it
+    # libraries may still draw from it
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(words), gauss],
-        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+        "numpy": [str(name), torch.tensor(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -131,7 +132,7 @@ class Checkpointing(Callback):
         """Takes the monitor's value at the present step; keeps the weights if it is the best so far."""
         if self.best_value is None or self.sign * value > self.sign * self.best_value:
             self.best_value, self.best_step, self.without_better = value, trainer.global_step, 0
-            weights = {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}  # type: ignore[union-attr]
+            weights = {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}
             if trainer.is_global_zero:
                 save_atomic(
                     {"step": trainer.global_step, "value": value, "encoder": weights}, self.run_dir / FOLDER / BEST

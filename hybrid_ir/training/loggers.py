@@ -90,6 +90,7 @@ def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> 
 def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
     import wandb
     from pytorch_lightning.loggers import WandbLogger
+    from wandb.sdk.lib.runid import generate_id
 
     mode = os.environ.get("WANDB_MODE")
     if mode is None and wandb.api.api_key is None:  # never ask on a terminal that nobody watches
@@ -100,7 +101,7 @@ def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
     tags = [sampler.preset, f"mono_ratio={sampler.mono_ratio:g}", f"seed={config.seed}", f"model={model}"]
     run_id = run_dir / "wandb_run_id"
     if not run_id.exists():
-        write_atomic(run_id, wandb.util.generate_id())
+        write_atomic(run_id, generate_id())
     logger = WandbLogger(
         project=config.logger.project,
         entity=config.logger.entity,

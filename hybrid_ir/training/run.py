@@ -300,7 +300,7 @@ class _Run:
                 devices=t.devices,
                 num_nodes=t.num_nodes,
                 strategy=t.strategy if t.devices * t.num_nodes > 1 or t.strategy == "fsdp" else "auto",
-                precision=_PRECISION[t.precision],  # type: ignore[arg-type]
+                precision=_PRECISION[t.precision],
                 max_steps=t.max_steps,
                 max_epochs=-1,
                 limit_val_batches=0,
@@ -334,8 +334,8 @@ class _Run:
             )
         if parts[1] != VALIDATION:
             self.console.print(
-                f"[yellow]checkpoint.monitor={chosen} selects on a benchmark: its numbers are no longer those of unseen "
-                f"data, and the results are marked so[/]"
+                f"[yellow]checkpoint.monitor={chosen} selects on a benchmark: its numbers are no longer those of "
+                f"unseen data, and the results are marked so[/]"
             )
         return chosen
 
@@ -380,7 +380,7 @@ class _Run:
         best = self.run_dir / ckpt.FOLDER / ckpt.BEST
         if self.config.checkpoint.export == "best" and checkpointing.best_step not in (None, step) and best.exists():
             encoder.load_state_dict(ckpt.load_plain(best)["encoder"])
-            return int(checkpointing.best_step)  # type: ignore[arg-type]
+            return int(checkpointing.best_step)
         return step
 
     def _export(self, prepared: Prepared, step: int) -> None:

@@ -15,7 +15,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-
 # A plain node, not a dataclass: Hydra executes this module before it is in sys.modules, where dataclasses look it up.
 ConfigStore.instance().store(
     group="hydra/launcher",

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from hybrid_ir import languages as _languages
 from hybrid_ir.cache import cache_dir, file_sha256, fingerprint, write_atomic
@@ -84,7 +84,8 @@ class ParallelJsonlSource:
                 except ValueError as error:
                     if self.on_bad_line == "raise":
                         raise DataError(
-                            f"{file}:{number}: {error}; mend the line, or leave bad lines out with data.on_bad_line=skip"
+                            f"{file}:{number}: {error}; mend the line, or leave bad lines out with "
+                            f"data.on_bad_line=skip"
                         ) from None
                     self._bad[file.name] += 1
                     if len(self._first_bad) < _SHOWN_BAD_LINES:
@@ -177,24 +178,26 @@ def _stem(file: Path) -> str:
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines without their end; a blank line is passed over."""
+    number = 0
+    try:
+        with _opened(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield number, text
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{file}:{number + 1}: the gzip data is damaged or cut off ({error}); copy the file again"
+        ) from None
+
+
+def _opened(file: Path) -> IO[bytes]:
     try:
         with file.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
-        opened: IO[bytes] = gzip.open(file, "rb") if zipped else file.open("rb")  # type: ignore[assignment]
+        return cast(IO[bytes], gzip.open(file, "rb")) if zipped else file.open("rb")
     except OSError as error:
         raise DataError(f"{file}: cannot be opened ({error.strerror or error})") from None
-    number = 0
-    with opened:
-        try:
-            for number, line in enumerate(opened, start=1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if line.strip():
-                    yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"{file}:{number + 1}: the gzip data is damaged or cut off ({error}); copy the file again"
-            ) from None
 
 
 def _identifier(value: Any, name: str) -> str:

@@ -1,7 +1,7 @@
 """World facts of Unicode CLDR as parallel questions and passages, in any language that CLDR has.
 
-Built in: Babel carries the data, nothing is downloaded. Three layers: ``facts`` (what is true, in codes), ``names`` (what
-a language calls it, nothing filled in), ``wording`` (the words between the names); ``generate`` joins them.
+Built in: Babel carries the data, nothing is downloaded. Three layers: ``facts`` (what is true, in codes), ``names``
+(what a language calls it, nothing filled in), ``wording`` (the words between the names); ``generate`` joins them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,24 @@ from typing import Any, Literal
 
 from hybrid_ir import languages as _languages
 from hybrid_ir.data.sources.base import Example
-from hybrid_ir.data.sources.cldr.generate import items
+from hybrid_ir.data.sources.cldr.generate import all_items, items
 from hybrid_ir.data.sources.cldr.names import has_data
+from hybrid_ir.data.sources.cldr.wording import templates_digest
 from hybrid_ir.errors import ConfigError, DataError
 
 GENERATOR_VERSION = 1
 """Raised with every change of this package that changes an example; part of the cached corpus' key."""
+
+
+def check_locales(key: str, languages: Sequence[str]) -> None:
+    """Checks that CLDR has a locale for each language.
+
+    Raises:
+        ConfigError: it has none for one; the message starts with ``key``.
+    """
+    for code in languages:
+        if not has_data(_languages.check_code(code)):
+            raise ConfigError(f"{key}={code}: CLDR has no locale for {_languages.get(code).name}; leave it out")
 
 
 class CldrSource:
@@ -37,12 +49,7 @@ class CldrSource:
     name = "cldr"
 
     def __init__(self, languages: Sequence[str], split: Literal["train", "evaluation"] = "train") -> None:
-        for code in languages:
-            _languages.check_code(code)
-            if not has_data(code):
-                raise ConfigError(
-                    f"data.languages={code}: CLDR has no locale for {_languages.get(code).name}; leave it out"
-                )
+        check_locales("data.languages", languages)
         self.languages = tuple(languages)
         self.split = split
         self._left_out: dict[str, int] = {}
@@ -51,8 +58,6 @@ class CldrSource:
         """Versions of Babel, CLDR and the generator, digest of the templates, languages and split."""
         import babel
         from babel.core import get_global
-
-        from hybrid_ir.data.sources.cldr.wording import templates_digest
 
         return {
             "source": self.name,
@@ -70,10 +75,8 @@ class CldrSource:
         Raises:
             DataError: CLDR has too few names in a language to make a single question.
         """
-        from hybrid_ir.data.sources.cldr.generate import item_ids
-
         held_out = self.split == "evaluation"
-        possible = sum(held == held_out for _, held in item_ids())
+        possible = sum(item.held_out == held_out for item in all_items())
         self._left_out = {}
         for language in self.languages:
             count = 0

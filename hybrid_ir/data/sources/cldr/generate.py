@@ -12,8 +12,10 @@ from hybrid_ir.data.sources.cldr.facts import MAX_LISTED, City, Currency, Spoken
 from hybrid_ir.data.sources.cldr.names import Names
 from hybrid_ir.data.sources.cldr.wording import KINDS, Wording, wording
 
-HELD_OUT_KINDS = frozenset({"former_currency", "official_languages", "currency_successor", "city_currency"})
-"""Question kinds that are never trained on, one or two per kind of passage with more than two."""
+HELD_OUT_KINDS = frozenset(
+    {"former_currency", "official_languages", "languages_by_currency", "currency_successor", "city_currency"}
+)
+"""Question kinds that are never trained on; each has trained siblings with the same passages."""
 HELD_OUT_SHARE = 0.12
 """Share of the entities whose passages and questions are never trained on."""
 
@@ -26,6 +28,8 @@ class Item:
     passage_id: str
     entity: str
     kind: str
+    fact: str
+    """Label of the fact that answers."""
     query: str
     passage: str
 
@@ -65,7 +69,18 @@ class _Codes:
     def number(self, value: int) -> str:
         return str(value)
 
-    percent = number  # type: ignore[assignment]
+    def percent(self, value: float) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A fact sheet in one language."""
+
+    entity: str
+    text: str
+    facts: frozenset[str]
+    """Labels of the facts that it states; a language that lacks a name states fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,9 @@ class _Sheet:
     groups: tuple[dict[str, str | None], ...]
     """Facts by label; those of a group stay together (a currency and the year of its introduction)."""
     questions: tuple[_Question, ...]
+
+    def facts(self) -> frozenset[str]:
+        return frozenset(label for group in self.groups for label, value in group.items() if value is not None)
 
 
 def hashed(text: str) -> int:
@@ -158,6 +176,9 @@ class _Sheets:
         ]
         if shares and shares[0]:
             questions.append(_Question("main_language", "languages", {"t": name}))
+        # Over two hops: the sheet does not name the currency, so that shared words do not give the answer away.
+        alone = money if it.currency and self.facts.currencies[it.currency].users == (it.code,) else None
+        questions.append(_Question("languages_by_currency", "languages", {"c": alone}))
         pair = _telling_pairs().get(it.code)
         if pair:
             both = {"l": n.language_name(pair[0]), "l2": n.language_name(pair[1])}
@@ -176,6 +197,11 @@ class _Sheets:
         questions = [
             _Question("region_of", "region", {"t": name}),
             _Question("week_start", "week_start", {"t": name}),
+            _Question("region_by_currency", "region", {"c": alone}),
+            *(
+                _Question("region_by_city", "region", {"x": n.city(zone)}, f"-{zone.replace('/', '-')}")
+                for zone in it.zones[:2]
+            ),
         ]
         if len(cities) > 1:
             questions.append(_Question("country_by_cities", "cities", {"x": cities[0], "x2": cities[1]}))
@@ -306,7 +332,7 @@ def _passage(sheet: _Sheet, words: Wording) -> str:
 
 def _items(sheets: _Sheets, words: Wording, language: str) -> Iterator[Item]:
     for sheet in sheets.all():
-        present = {label for group in sheet.groups for label, value in group.items() if value is not None}
+        present = sheet.facts()
         if sheet.head is None or not present:
             continue
         passage = _passage(sheet, words)
@@ -317,7 +343,7 @@ def _items(sheets: _Sheets, words: Wording, language: str) -> Iterator[Item]:
             item_id = f"{sheet.passage_id}/{question.kind}{question.suffix}"
             phrasing = phrasings[hashed(f"phrasing/{language}/{item_id}") % len(phrasings)]
             query = phrasing.format(**question.arguments)
-            yield Item(item_id, sheet.passage_id, sheet.entity, question.kind, query, passage)
+            yield Item(item_id, sheet.passage_id, sheet.entity, question.kind, question.fact, query, passage)
 
 
 def items(language: str) -> Iterator[Item]:
@@ -327,20 +353,19 @@ def items(language: str) -> Iterator[Item]:
     yield from _items(_Sheets(world(), names, words.comma), words, language)
 
 
-def passages(language: str) -> dict[str, tuple[str, str]]:
-    """Passage id -> (entity, text) of every passage that exists in a language, also those that no question asks for."""
+def passages(language: str) -> dict[str, Passage]:
+    """Passage id -> passage, of every passage that exists in a language, also those that no question asks for."""
     names = Names(language)
     words = wording(names)
-    found: dict[str, tuple[str, str]] = {}
-    for sheet in _Sheets(world(), names, words.comma).all():
-        if sheet.head is not None and any(value is not None for group in sheet.groups for value in group.values()):
-            found[sheet.passage_id] = (sheet.entity, _passage(sheet, words))
-    return found
+    return {
+        sheet.passage_id: Passage(sheet.entity, _passage(sheet, words), sheet.facts())
+        for sheet in _Sheets(world(), names, words.comma).all()
+        if sheet.head is not None and sheet.facts()
+    }
 
 
 @cache
-def item_ids() -> tuple[tuple[str, bool], ...]:
-    """(item id, held out) of every item that a language with every name has."""
-    codes = _Codes()
-    words = Wording(labels={}, questions={kind: ("",) for kind in KINDS})
-    return tuple((item.item_id, item.held_out) for item in _items(_Sheets(world(), codes, ", "), words, ""))
+def all_items() -> tuple[Item, ...]:
+    """Every item that a language with every name has; without texts."""
+    words = Wording(labels={}, questions=dict.fromkeys(KINDS, ("",)))
+    return tuple(_items(_Sheets(world(), _Codes(), ", "), words, ""))

@@ -1,8 +1,8 @@
 """The words between the names: from a hand-written template file, or from CLDR's own words where there is none.
 
-A template file has labels of facts and one or more phrasings of every question kind. For every other language a question
-is a line of keywords: the names it is about, then CLDR's name for what is sought, e.g. ``Svensk krona: okänd region?``
-(CLDR names the unknown currency, language, region, script and city in each language). Its passages have no labels.
+A template file has labels of facts and one or more phrasings of every question kind. For every other language a
+question is a line of keywords: the names it is about, then CLDR's name for what is sought, e.g. ``svensk krona: okänd
+region?`` (CLDR names the unknown currency, language, region and script in each language). Its passages have no labels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ KINDS = (
     "official_languages", "language_share", "country_by_languages", "region_of", "week_start", "country_by_cities",
     "currency_users", "currency_decimals", "currency_successor", "language_countries", "language_script",
     "language_by_country_script", "city_country", "city_zone", "city_currency", "script_languages",
+    "region_by_city", "region_by_currency", "languages_by_currency",
 )  # fmt: skip
 """Every question kind."""
 
@@ -74,7 +75,7 @@ def wording(names: Names) -> Wording:
 
 
 def _keywords(names: Names) -> Wording:
-    territory, currency = names.territory("ZZ"), names.currency("XXX")
+    world, territory, currency = names.territory("001"), names.territory("ZZ"), names.currency("XXX")
     language, script = names.language_name("und"), names.script("Zzzz")
     year, week, day = (names.unit(f"duration-{unit}") for unit in ("year", "week", "day"))
     weekday = f"{week}, {day}" if week and day else None
@@ -86,6 +87,9 @@ def _keywords(names: Names) -> Wording:
         "language_share": ("{t}, {l}", "%"),
         "country_by_languages": ("{l}, {l2}", territory),
         "region_of": ("{t}", territory),
+        "region_by_city": ("{x}", f"{world}, {territory}" if world and territory else None),
+        "region_by_currency": ("{c}", f"{world}, {territory}" if world and territory else None),
+        "languages_by_currency": ("{c}", language),
         "week_start": ("{t}", weekday),
         "country_by_cities": ("{x}, {x2}", territory),
         "currency_users": ("{c}", territory),
@@ -97,5 +101,7 @@ def _keywords(names: Names) -> Wording:
         "city_currency": ("{x}", currency),
         "script_languages": ("{s}", language),
     }
-    questions = {kind: (f"{about}: {word}?",) for kind, (about, word) in sought.items() if word}
+    questions: dict[str, tuple[str, ...]] = {
+        kind: (f"{about}: {word}?",) for kind, (about, word) in sought.items() if word
+    }
     return Wording(labels={}, questions=questions, templates=False)
