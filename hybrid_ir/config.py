@@ -328,9 +328,9 @@ class TrainerConfig(Section):
     """Machines; start torchrun on each of them."""
     precision: Precision = "32"
     """32: fp32; bf16: mixed precision, loss in fp32; 64: for exactness tests."""
-    max_steps: PositiveInt = 600
+    max_steps: PositiveInt = 1000
     """Optimizer steps."""
-    val_check_interval: PositiveInt | None = 200
+    val_check_interval: PositiveInt | None = 250
     """Steps between evaluations; null evaluates at the end only."""
     early_stopping_patience: PositiveInt | None = None
     """Stop after this many evaluations without a better monitor; null never stops early."""

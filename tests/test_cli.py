@@ -299,7 +299,7 @@ def test_what_may_change(settings: list[str]) -> None:
         (["batch_size=64"], "batch_size=64: a resumed run keeps batch_size=128;"),
         (["sampler=x_y"], "sampler.preset=x_y: a resumed run keeps sampler.preset=hybrid;"),
         (["optimizer.lr=1"], "optimizer.lr=1.0: a resumed run keeps optimizer.lr=0.0005;"),
-        (["trainer.max_steps=900"], "trainer.max_steps=900: the run has a linear schedule over 600 steps"),
+        (["trainer.max_steps=900"], "trainer.max_steps=900: the run has a linear schedule over 1000 steps"),
         (["trainer=ddp"], "trainer.precision=bf16: a resumed run keeps trainer.precision=32; add"),
         (["model=labse"], "model.pooling=cls: a resumed run keeps model.pooling=mean; leave model=... out"),
         (["threads=99"], "threads=99: a resumed run keeps threads="),

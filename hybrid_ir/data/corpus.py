@@ -389,9 +389,5 @@ def _patterns(languages: np.ndarray, offset: np.ndarray, count: int) -> tuple[np
         bits = np.where(inside, np.int64(1) << np.where(inside, languages - low, 0), 0)
         words.append(np.add.reduceat(bits, offset[:-1]))
     distinct, pattern = np.unique(np.stack(words, axis=1), axis=0, return_inverse=True)
-    spread = [
-        (distinct[:, low // 62] >> (code - low)) & 1
-        for low in range(0, count, 62)
-        for code in range(low, min(low + 62, count))
-    ]
+    spread = [(distinct[:, code // 62] >> (code % 62)) & 1 for code in range(count)]
     return np.stack(spread, axis=1).astype(bool), pattern.reshape(-1)

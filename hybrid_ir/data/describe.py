@@ -30,6 +30,7 @@ def describe(config: TrainConfig, console: Console) -> None:
     prepared = prepare(config, console, with_benchmarks=False)
     corpus, plan, data = prepared.corpus, prepared.plan, prepared.data
     console.print(_languages_table(corpus, data.query_tokens, data.passage_tokens))
+    console.print("items in two languages", style="italic")
     console.print(_pairs_table(corpus))
     _say_passages(corpus, console)
     _say_pairless(corpus, console)
@@ -87,21 +88,30 @@ def _pair_counts(corpus: ParallelCorpus) -> np.ndarray:
 def _pairs_table(corpus: ParallelCorpus) -> Table:
     counts = _pair_counts(corpus)
     if len(corpus.languages) > _SHOWN_PAIRS:
-        table = _table("items in two languages", ["language", "with most", "least", "languages with none"])
+        table = _table("", ["language", "with most", "least", "languages with none"])
         for i, code in enumerate(corpus.languages):
             others = np.delete(counts[i], i)
             table.add_row(code, f"{others.max():,}", f"{others.min():,}", f"{int((others == 0).sum())}")
         return table
-    table = _table("items in two languages", ["", *corpus.languages])
+    # without lines, so that twenty languages fit into a hundred columns
+    table = Table(box=None, padding=(0, 0, 0, 1))
+    for name in ("", *corpus.languages):
+        table.add_column(name, justify="right", no_wrap=True)
     for i, code in enumerate(corpus.languages):
         table.add_row(code, *(_short(int(n)) if j != i else "·" for j, n in enumerate(counts[i])))
     return table
 
 
 def _short(n: int) -> str:
-    if n < 10_000:
+    """At most four characters."""
+    if n < 1000:
         return str(n)
-    return f"{n / 1000:.0f}k" if n < 1_000_000 else f"{n / 1e6:.1f}M"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        if round(n / size, 1) < 10:
+            return f"{n / size:.1f}{unit}"
+        if round(n / size) < 1000:
+            return f"{n / size:.0f}{unit}"
+    return f"{n:.0e}"
 
 
 def _say_passages(corpus: ParallelCorpus, console: Console) -> None:
