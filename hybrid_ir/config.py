@@ -113,8 +113,8 @@ class SourceMixConfig(Section):
 
     draw: Literal["row", "batch"] = "row"
     """row: a batch mixes sources; batch: every batch comes from one source."""
-    weights: dict[str, PositiveFloat] | None = None
-    """Relative weight of each source by name; null weighs by size to the power `exponent`."""
+    weights: dict[str, NonNegativeFloat] | None = None
+    """Relative weight of each source by name, 0 leaves it out; null weighs by size to the power `exponent`."""
     exponent: Fraction = 1.0
     """Power of a source's number of items when there are no weights: 1 in proportion to size, 0 all equal."""
 

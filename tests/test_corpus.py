@@ -153,6 +153,7 @@ def test_real_data(shared: Path) -> None:
         (b'{"id": ["a"], "language": "en", "query": "q", "passage": "p"}\n', "'id' is a list"),
         (b'{"id": "a", "language": "en", "query": "q", "passage": "p", "negatives": "n"}\n', "'negatives' is a str"),
         (b'{"id": "a", "language": "en", "query": "\xff", "passage": "p"}\n', "not UTF-8"),
+        (b'{"id": "a", "language": "en", "query": "\\ud800", "passage": "p"}\n', "half a character"),
     ],
 )
 def test_a_bad_line_is_named_or_skipped_and_counted(tmp_path: Path, line: bytes, reason: str) -> None:

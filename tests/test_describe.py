@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_ir.data import describe
+from hybrid_ir.data import describe, description
 
 
 def test_describe_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,8 +49,8 @@ def test_describe_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_counts_are_four_characters_at_most() -> None:
     for n in (0, 7, 999, 1000, 9949, 9999, 10_000, 999_499, 1_000_000, 39_780_811, 2_000_000_000):
-        assert len(describe._short(n)) <= 4, n
-    assert describe._short(39_780_811) == "40M"
+        assert len(description._short(n)) <= 4, n
+    assert description._short(39_780_811) == "40M"
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -301,13 +301,27 @@ def test_held_out_items_and_other_languages_are_never_drawn() -> None:
 
 def test_source_weights_are_kept_when_a_batch_has_one_source() -> None:
     table = make_table(2, 900, 3, 3, 3000, 1.0)
-    mix = SourceMixConfig(draw="batch", weights={"source0": 3.0, "source2": 1.0})
+    mix = SourceMixConfig(draw="batch", weights={"source0": 3.0, "source1": 0.0, "source2": 1.0})
     plan = BatchPlan(table.restricted(), SamplerConfig(sources=mix), 8, 1)
     for _ in range(800):
         plan.next()
     rows = plan.source_rows()
     assert rows["source1"] == 0
     assert abs(rows["source0"] / sum(rows.values()) - 0.75) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"source0": 1.0}, "no weight for source1, source2"),
+        ({"source0": 1.0, "source1": 1.0, "source2": 1.0, "other": 1.0}, "no source named 'other'"),
+        ({"source0": 0.0, "source1": 0.0, "source2": 0.0}, "all are 0"),
+    ],
+)
+def test_wrong_source_weights_are_named(weights: dict[str, float], message: str) -> None:
+    table = make_table(2, 900, 3, 3, 3000, 1.0)
+    with pytest.raises(DataError, match=message):
+        BatchPlan(table.restricted(), SamplerConfig(sources=SourceMixConfig(weights=weights)), 8, 1)
 
 
 def test_small_language_is_an_error_that_names_it_or_is_dropped() -> None:

@@ -7,11 +7,13 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hybrid_ir.config import OptimizerConfig
-from hybrid_ir.modeling.module import decay_groups, rate_factor
+from hybrid_ir.config import LossConfig, OptimizerConfig
+from hybrid_ir.modeling.losses import ContrastiveLoss
+from hybrid_ir.modeling.module import BiEncoderModule, decay_groups, rate_factor
 from hybrid_ir.training import checkpoint as ckpt
+from hybrid_ir.training.interrupt import Interrupted, SignalHandler
+from hybrid_ir.training.loggers import TidyCsvLogger
 
 LANGUAGES = ("de", "en", "sw", "zh")
 WORDS = tuple("ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split())  # noqa: SIM905
@@ -186,6 +191,22 @@ def stop_when(process: subprocess.Popen[Any], ready: Any, number: int, seconds: 
     return process.wait(timeout=60)
 
 
+def interrupted(run: Path, *options: str, group: bool = False) -> tuple[int, str]:
+    """Starts a run and sends SIGINT after the evaluation at step 6: exit code and output."""
+    process = subprocess.Popen(
+        command(*options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    send = (lambda number: os.killpg(process.pid, number)) if group else process.send_signal
+    deadline = time.monotonic() + 240
+    while not ((run / "train.log").exists() and "step 6  validation" in (run / "train.log").read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    send(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    return process.returncode, out
+
+
 def latest_step(run: Path) -> int:
     found = ckpt.checkpoints(run)
     return found[-1][0] if found else -1
@@ -214,7 +235,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_the_state(data: Path, whole: Path, tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
-    options = arguments(data, run, "checkpoint.every_n_steps=1000")
+    options = arguments(data, run, "checkpoint.every_n_steps=1000", "evaluation.at_start=false")
     process = subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def trained() -> bool:
@@ -225,6 +246,68 @@ def test_signals_save_the_state(data: Path, whole: Path, tmp_path: Path, number:
     assert "Traceback" not in (process.stdout.read() if process.stdout else "")
     train(f"resume={run}")
     assert_same_bits(whole, run)
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_workers_too(data: Path, tmp_path: Path) -> None:
+    """A terminal signals the whole process group; a worker that dies of it must not take the step along."""
+    run = tmp_path / "run"
+    options = arguments(data, run, "data.num_workers=2", "checkpoint.every_n_steps=10000", "trainer.max_steps=5000")
+    code, out = interrupted(run, *options, group=True)
+    assert code == 130, out
+    assert "Traceback" not in out
+    assert latest_step(run) >= 6
+
+
+@pytest.mark.slow
+def test_several_processes_stop_after_the_same_step(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32", "trainer.devices=2"]
+    longer = ["checkpoint.every_n_steps=10000", "trainer.max_steps=5000", "optimizer.schedule=constant"]
+    code, out = interrupted(run, *arguments(data, run, *two, *longer))
+    assert code == 130, out
+    assert "Traceback" not in out
+    assert out.count("stopped by a signal") == out.count("data: ") == 1
+    stopped = latest_step(run)
+    assert stopped >= 6
+    train(f"resume={run}", f"trainer.max_steps={stopped + 3}")
+    assert json.loads((run / "summary.json").read_text())["steps"] == stopped + 3
+
+
+def test_an_evaluation_cut_off_after_the_last_step_is_repeated(data: Path, whole: Path, tmp_path: Path) -> None:
+    """A signal in the last step, or in its evaluation: the model that is best may be the last."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "summary.json").unlink()
+    ((_, path),) = ckpt.checkpoints(run)
+    content = ckpt.load_plain(path)
+    content["callbacks"]["EvaluationCallback"]["evaluated_step"] = 18
+    content["callbacks"]["Checkpointing"].update(best_value=None, best_step=None)
+    ckpt.save_atomic(content, path)
+    train(f"resume={run}")
+    with (whole / "results.csv").open() as file:
+        at_last = [
+            r for r in csv.DictReader(file) if (r["step"], r["setting"], r["metric"]) == ("24", "multilingual", "map")
+        ]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["monitor_value"] == pytest.approx(np.mean([float(r["value"]) for r in at_last]), abs=1e-12)
+    assert_same_bits(whole, run)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("val/validation/multilingual/recall@10", "'recall@10' is none of"),
+        ("val/validation/multi/map", "'multi' is none of"),
+        ("val/validation/monolingual/fr/map", "'fr' is none of"),
+        ("val/nothing/monolingual/map", "with a benchmark of validation"),
+    ],
+)
+def test_a_monitor_that_is_never_logged_is_refused(data: Path, tmp_path: Path, name: str, said: str) -> None:
+    done = train(*arguments(data, tmp_path / "run", f"checkpoint.monitor={name}"), check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_nan_loss_names_the_step_and_keeps_the_batch(data: Path, tmp_path: Path) -> None:
@@ -274,6 +357,35 @@ def test_biases_and_normalisation_are_not_decayed() -> None:
     assert len(plain["params"]) == 3
 
 
+def test_a_fused_optimizer_is_clipped_under_mixed_precision(tmp_path: Path) -> None:
+    """Lightning refuses that, and it is what a GPU runs by default."""
+    encoder: Any = torch.nn.Linear(2, 2)
+    module = BiEncoderModule(encoder, ContrastiveLoss(LossConfig()), OptimizerConfig(), 10, tmp_path)
+    module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=None))
+    weight = torch.nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full((4,), 3.0)
+    module.configure_gradient_clipping(torch.optim.AdamW([weight], fused=True), 1.0)
+    assert weight.grad.norm() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_resume_drops_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,name,value\n6,a,0.5\n12,a,0.25\n1")
+    TidyCsvLogger(path, 6).log_metrics({"a": 0.125}, step=7)
+    assert path.read_text() == "step,name,value\n6,a,0.5\n7,a,0.125\n"
+
+
+def test_signals_of_one_request_count_once() -> None:
+    signals = SignalHandler()
+    signals.deferred = True
+    for _ in range(3):  # a batch system and a parent send each their own
+        signals._handle(signal.SIGTERM, None)
+    assert signals.received == signal.SIGTERM
+    signals._since -= 10
+    with pytest.raises(Interrupted):
+        signals._handle(signal.SIGTERM, None)
+
+
 def test_random_states_come_back() -> None:
     states = ckpt.random_states()
     first = (torch.rand(3), np.random.random(3), [random.random() for _ in range(3)])  # noqa: NPY002
@@ -293,3 +405,40 @@ def test_a_strangers_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="not a readable checkpoint"):
         ckpt.load_plain(path)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model_as_one(data: Path, tmp_path: Path) -> None:
+    """Decision: equality is claimed at dropout 0 and shown in float64; the batches and the results are the same."""
+    options = ["model.dropout=0", "trainer.precision=64", "trainer.max_steps=20"]
+    train(*arguments(data, tmp_path / "one", *options))
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    train(*arguments(data, tmp_path / "two", *two, *options))
+    left, right = (torch.cat([t.flatten() for t in weights(tmp_path / n).values()]) for n in ("one", "two"))
+    assert (left - right).norm() <= 1e-9 * left.norm()
+    for name in ("exposure.csv", "results.csv"):
+        assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
+
+
+def test_bf16_early_stopping_and_the_best_weights(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [
+        "trainer.precision=bf16",
+        "trainer.max_steps=40",
+        "trainer.val_check_interval=2",
+        "trainer.early_stopping_patience=1",
+        "checkpoint.export=best",
+        "optimizer.lr=1e-9",  # nothing is learned: the first evaluation stays the best
+        "data.validation.queries_per_language=2",
+    ]
+    train(*arguments(data, run, *options))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["stopped_early"]
+    assert summary["exported_step"] < summary["steps"] < 40
+    with (run / "results.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["setting"] == "multilingual" and r["metric"] == "map"]
+    by_step: dict[int, list[float]] = {}
+    for r in rows:
+        by_step.setdefault(int(r["step"]), []).append(float(r["value"]))
+    means = {step: float(np.mean(values)) for step, values in by_step.items() if step}
+    assert means[summary["exported_step"]] == max(means.values()) == pytest.approx(summary["monitor_value"])

@@ -133,13 +133,27 @@ class ParallelCorpus:
         """[entries]: explicit negatives of each."""
         return np.diff(np.asarray(self._arrays["negative_offset"]))
 
-    def entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """Item and language of every entry, [entries] each."""
+    def least_negatives(self) -> np.ndarray:
+        """[items]: explicit negatives of the entry that has the fewest."""
+        return np.minimum.reduceat(self.negative_counts(), np.asarray(self._arrays["item_offset"][:-1]))
+
+    def items_per_language(self) -> np.ndarray:
+        """[languages]: items that each language has."""
         patterns = np.asarray(self._arrays["patterns"])
-        pattern = np.asarray(self._arrays["item_pattern"])
-        counts = patterns.sum(1)[pattern]
-        items = np.repeat(np.arange(len(self)), counts)
-        rank = np.arange(len(items)) - np.repeat(np.asarray(self._arrays["item_offset"][:-1]), counts)
+        return np.bincount(np.asarray(self._arrays["item_pattern"]), minlength=len(patterns)) @ patterns
+
+    def entries(self, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Item and language of every entry of some items (of all without), [entries] each, ordered by item.
+
+        Args:
+            chosen: [items] bool; a large corpus has hundreds of millions of entries, which take gigabytes.
+        """
+        patterns = np.asarray(self._arrays["patterns"])
+        pattern = self._arrays["item_pattern"]
+        those = np.arange(len(self)) if chosen is None else np.flatnonzero(chosen)
+        counts = patterns.sum(1)[pattern[those]]
+        items = np.repeat(those, counts)
+        rank = np.arange(len(items)) - np.repeat(np.cumsum(counts) - counts, counts)
         listed = np.zeros((len(patterns), max(int(patterns.sum(1).max(initial=1)), 1)), dtype=np.int64)
         for p, row in enumerate(patterns):
             found = np.flatnonzero(row)
@@ -269,7 +283,7 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     passage_group = array("i")
     seen: dict[int, int] = {}
     duplicates = wordings = 0
-    first_wording: set[tuple[int, int]] = set()
+    first_wording: set[int] = set()
 
     def passage(text: str, passage_id: str | None, code: str, language: int) -> tuple[int, int]:
         nonlocal wordings
@@ -277,9 +291,9 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
         row, new = passages.row(_digest(str(group), code, text), text, language)
         if new:
             passage_group.append(group)
-            if (group, language) in first_wording:
+            if group << 12 | language in first_wording:
                 wordings += 1
-            first_wording.add((group, language))
+            first_wording.add(group << 12 | language)
         return row, group
 
     for example in source.examples():
@@ -330,8 +344,9 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     _, dense = np.unique(roots, return_inverse=True)
     counts = np.frombuffer(negative_count, dtype=np.int32)
     negative_start = np.concatenate([[0], np.cumsum(counts)])
-    moved = [np.arange(negative_start[e], negative_start[e + 1]) for e in order] if len(negative_row) else []
     rows = np.frombuffer(negative_row, dtype=np.int32) if len(negative_row) else np.empty(0, dtype=np.int32)
+    ends = np.cumsum(counts[order])
+    moved = np.arange(len(rows)) + np.repeat(negative_start[order] - (ends - counts[order]), counts[order])
     small = np.int16 if len(patterns) < 1 << 15 else np.int32
     arrays = {
         "patterns": patterns,
@@ -342,8 +357,8 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
         "entry_query": np.frombuffer(entry_query, dtype=np.int32)[order],
         "entry_passage": np.frombuffer(entry_passage, dtype=np.int32)[order],
         "passage_group": dense[np.frombuffer(passage_group, dtype=np.int32)].astype(np.int32),
-        "negative_offset": np.concatenate([[0], np.cumsum(counts[order])]).astype(np.int64),
-        "negative_passage": rows[np.concatenate(moved)] if moved else rows,
+        "negative_offset": np.concatenate([[0], ends]).astype(np.int64),
+        "negative_passage": rows[moved],
     }
     for name, values in arrays.items():
         np.save(folder / "arrays" / f"{name}.npy", values)
@@ -361,8 +376,8 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
 def _twice(example: Example, source: Source) -> str:
     return (
         f"source {source.name}: id {example.item_id!r} stands twice in language {example.language!r} with different "
-        f"texts (the second begins {example.query[:60]!r}); an id names one question in all its languages: make the ids "
-        f"of unrelated files different"
+        f"texts (the second begins {example.query[:60]!r}); an id names one question in all its languages: make the "
+        f"ids of unrelated files different"
     )
 
 

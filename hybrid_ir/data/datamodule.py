@@ -7,6 +7,7 @@ plan's cursor as it was after the last batch that was *trained* on, whatever the
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,6 +57,11 @@ class _Planned(Sampler[PlannedRows]):
             self.data.count_tokens(batch, rows)
             self.data.remember()
             yield self.data.share(rows, batch.shard(self.rank, self.world_size))
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; a worker that ended would take the step that is to be saved along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Collated(Dataset[dict[str, Any]]):
@@ -132,6 +138,7 @@ class HybridDataModule(LightningDataModule):
             # its own generator: making an iterator must not move the random state that dropout draws from
             generator=torch.Generator().manual_seed(self.plan.seed),
             persistent_workers=False,
+            worker_init_fn=_leave_interrupts_to_the_parent,
         )
 
     def locate(self, batch: Batch) -> PlannedRows:

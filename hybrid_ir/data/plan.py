@@ -318,7 +318,15 @@ class BatchPlan:
                 f"sampler.sources.weights: no source named {unknown[0]!r} in the data; there are: "
                 f"{', '.join(table.sources)}"
             )
-        return np.array([mix.weights.get(name, 0.0) for name in table.sources]) * (sizes > 0)
+        forgotten = [name for name in table.sources if name not in mix.weights]
+        if forgotten:
+            raise DataError(
+                f"sampler.sources.weights: no weight for {', '.join(forgotten)}; give each one (0 leaves it out)"
+            )
+        weights = np.array([mix.weights[name] for name in table.sources]) * (sizes > 0)
+        if not weights.any():
+            raise DataError("sampler.sources.weights: all are 0; give one source a weight above 0")
+        return weights
 
     def _drawn_languages(self) -> list[int]:
         allowed = [i for i in range(len(self.languages)) if self.eligible.allowed[i]]

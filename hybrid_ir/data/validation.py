@@ -47,27 +47,26 @@ def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: Valid
     A question's relevant documents are its passage in every language, in every wording. Each language has at most
     ``queries_per_language`` questions.
     """
-    items, languages = corpus.entries()
-    entries = np.flatnonzero(held[items])
-    if not len(entries):
+    if not held.any():
         return None
+    items, languages = corpus.entries(held)
+    entries = corpus.entry(items, languages)
     rows = np.unique(corpus.passage_rows(entries))
     groups = corpus.passage_groups(rows)
     document_language = np.asarray(corpus.passages.language)[rows].astype(np.int64)
-    kept = []
-    for language in range(len(corpus.languages)):
-        mine = entries[languages[entries] == language]
-        kept.append(mine[: config.queries_per_language])
-    entries = np.concatenate(kept)
+    kept = np.concatenate(
+        [np.flatnonzero(languages == code)[: config.queries_per_language] for code in range(len(corpus.languages))]
+    )
+    items, languages, entries = items[kept], languages[kept], entries[kept]
     by_group: dict[int, list[int]] = {}
     for document, group in enumerate(groups.tolist()):
         by_group.setdefault(group, []).append(document)
-    passage = np.asarray(corpus.table.passage)[items[entries]]
+    passage = np.asarray(corpus.table.passage)[items]
     judgments = [(q, d, 1) for q, group in enumerate(passage.tolist()) for d in by_group[group]]
     return Benchmark(
         name=NAME,
-        query_ids=corpus.item_ids(items[entries]),
-        query_languages=languages[entries],
+        query_ids=corpus.item_ids(items),
+        query_languages=languages,
         queries=corpus.queries.take(corpus.query_rows(entries)),
         document_ids=[
             f"{corpus.languages[int(lang)]}:{row}" for lang, row in zip(document_language, rows, strict=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hybrid_ir.config import EvaluationConfig
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.evaluation.results import Results
+from hybrid_ir.evaluation.search import EvaluationStopped
 from hybrid_ir.training.checkpoint import Checkpointing
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 
@@ -37,7 +42,8 @@ class EvaluationCallback(Callback):
         at_start: also before the first step, on the untrained encoder.
         monitor: logged name that decides what is best, or None.
         checkpointing: takes the monitor's values.
-        signals: a signal that comes while evaluating ends the run at once, its state saved.
+        signals: a signal that comes while evaluating ends the run, its state saved: at once, or, where several
+            processes share the work, when all have finished their shard.
         on_results: called with the results of each evaluation (on every process).
         on_begin: called before each evaluation, e.g. to take a progress bar off the screen.
     """
@@ -75,20 +81,31 @@ class EvaluationCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # before the first step, or a resumed step whose evaluation was cut off
-        if self._due(trainer) and self.evaluated_step < trainer.global_step:
-            self._run(trainer, pl_module)
-        self.signals.check()
+        self.signals.deferred = trainer.world_size > 1
+        with suppress(EvaluationStopped):
+            if self._due(trainer) and self.evaluated_step < trainer.global_step:
+                self.run(trainer, pl_module, trainer.global_step)
+        if self._signalled(trainer):
+            raise Interrupted(self.signals.received or signal.SIGTERM)
         self.signals.deferred = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.signals.deferred = False
-        if self.signals.received is not None:
+        if self._signalled(trainer):
             self._save_and_raise(trainer)
         if self._due(trainer):
+            # several processes leave an evaluation together, or one would wait for another that is gone
+            alone = trainer.world_size == 1
+            self.signals.deferred = not alone
             try:
-                self._run(trainer, pl_module)
-            except Interrupted:
+                if alone:
+                    self.signals.check()
+                self.run(trainer, pl_module, trainer.global_step)
+            except EvaluationStopped:
                 self._save_and_raise(trainer)
+            except Interrupted:
+                if alone:
+                    self._save_and_raise(trainer)
+                raise
         self.signals.deferred = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,28 +114,43 @@ class EvaluationCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.signals.deferred = False
 
-    def _save_and_raise(self, trainer: Trainer) -> None:
-        self.signals.deferred = True  # one more signal of the same kind must not break the saving
-        number = self.signals.received
-        assert number is not None
-        self.checkpointing.save(trainer)
-        raise Interrupted(number)
+    def _signalled(self, trainer: Trainer) -> bool:
+        """Whether a signal came, on any process: a signal reaches them in different steps, and all save the same."""
+        if trainer.world_size > 1:
+            number = torch.tensor(self.signals.received or 0, device=trainer.strategy.root_device)
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+            if int(number):
+                self.signals.note(int(number))
+                return True
+            return False  # one that came since then waits for the next step
+        return self.signals.received is not None
 
-    def _run(self, trainer: Trainer, module: LightningModule) -> None:
-        step = trainer.global_step
+    def _save_and_raise(self, trainer: Trainer) -> None:
+        self.signals.deferred = True
+        self._signalled(trainer)
+        self.checkpointing.save(trainer)
+        raise Interrupted(self.signals.received or signal.SIGTERM)
+
+    def run(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Evaluates the model of a step. Collective: all processes call it.
+
+        Raises:
+            EvaluationStopped: a signal came while several processes evaluated.
+        """
         last = step >= trainer.max_steps
+        stop = (lambda: self.signals.received is not None) if trainer.world_size > 1 else None
         encoder = module.encoder
         values: dict[str, float] = {}
         for entry in self.scheduled:
             if last and not entry.at_last_step:
                 continue
             self.on_begin(entry.benchmark.name)
-            results = evaluate(encoder, entry.benchmark, self.evaluation, step)
-            logged = results.logged()
-            values.update(logged)
+            results = evaluate(encoder, entry.benchmark, self.evaluation, step, should_stop=stop)
+            values.update(results.logged())
             self.on_results(results, step)
-            for logger in trainer.loggers:
-                logger.log_metrics(logged, step=step)
+        # once all are done: an evaluation that is cut off is repeated by the resume
+        for logger in trainer.loggers if values else ():
+            logger.log_metrics(values, step=step)
         self.evaluated_step = step
         if self.monitor is not None and self.monitor in values and step > 0:
-            self.checkpointing.offer(trainer, module, values[self.monitor])
+            self.checkpointing.offer(trainer, module, values[self.monitor], step)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from hybrid_ir import cache
@@ -17,6 +22,7 @@ from hybrid_ir.evaluation.benchmarks import load_benchmark
 from hybrid_ir.evaluation.console import make_console, print_results
 from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.evaluation.results import Results
+from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.training.environment import describe_environment
 from hybrid_ir.training.interrupt import SignalHandler
@@ -36,12 +42,19 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
     """
     SignalHandler().install()
     console = make_console()
+    console.quiet = global_rank() != 0  # the processes of a run all say the same
     begin = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
     assert config.output_dir is not None
     run_dir = Path(config.output_dir)
     device = _device(config.accelerator)
+    with _processes(device):
+        _evaluate(config, run_dir, device, console, begin)
+
+
+def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, console: Console, begin: float) -> None:
+    main = global_rank() == 0
     # benchmarks first: a missing file is found before a large model is loaded
     benchmarks = [load_benchmark(name, section) for name, section in config.benchmark.items()]
     transformers_logging.disable_progress_bar()
@@ -50,8 +63,9 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
     encoder.tokens_per_batch = config.evaluation.tokens_per_batch
     if config.precision == "64":
         encoder.double()
-    text = json.dumps(describe_environment(config, None), indent=1, ensure_ascii=False)
-    cache.write_atomic(run_dir / "environment.json", text)
+    if main:
+        text = json.dumps(describe_environment(config, None), indent=1, ensure_ascii=False)
+        cache.write_atomic(run_dir / "environment.json", text)
     results = Results()
     for benchmark in benchmarks:
         console.print(
@@ -64,6 +78,8 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
         results.merge(found)
         for note in benchmark.notes:
             console.print(f"note: {note}", highlight=False)
+    if not main:
+        return
     results.write(run_dir)
     seconds = time.monotonic() - begin
     cache.write_atomic(run_dir / "summary.json", json.dumps({**results.macro(), "wall_seconds": seconds}, indent=1))
@@ -74,4 +90,24 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
 def _device(accelerator: str) -> torch.device:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("accelerator=gpu: torch sees no GPU; use accelerator=cpu, or install torch with CUDA")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise UserError(f"devices: torch sees {there} GPU; use devices={there} or less, or accelerator=cpu")
+    return torch.device("cuda", number)
+
+
+@contextmanager
+def _processes(device: torch.device) -> Iterator[None]:
+    """Joins the processes that share an evaluation, if there are several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

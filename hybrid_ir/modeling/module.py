@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
@@ -66,16 +67,20 @@ class BiEncoderModule(LightningModule):
             UserError: the loss is not finite; the batch is saved and named.
         """
         out = self.compute_loss(batch)
-        if not torch.isfinite(out.loss):
-            self._stop_on_nan(batch, out.loss)
+        loss, accuracy, masked_share = _over_processes(out.loss, out.accuracy, out.masked_share)
+        if not torch.isfinite(loss):
+            self._stop_on_nan(batch, loss)
         self._batches += 1
         self._mono_batches += float(batch["monolingual"])
-        self._masked_sum += out.masked_share.double()
-        log = {"train/loss": out.loss.detach(), "train/accuracy": out.accuracy, "train/masked_share": out.masked_share}
+        self._masked_sum += masked_share
+        log = {"train/loss": loss, "train/accuracy": accuracy, "train/masked_share": masked_share}
         log["train/temperature"] = out.temperature
         for name, value in log.items():
             self.log(name, value.float(), batch_size=len(batch["passage_id"]))
         self.log("train/lr", self.lr_schedulers().get_last_lr()[0])
+        # Lightning would number the step from 0 here, where evaluations and checkpoints count the steps done; a double
+        # holds any number of steps exactly
+        self.log("step", torch.tensor(self.global_step + 1, dtype=torch.float64))
         return out.loss
 
     @property
@@ -101,6 +106,22 @@ class BiEncoderModule(LightningModule):
             f"optimizer.lr, a larger loss.temperature, or trainer.precision=32"
         )
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by the L2 norm; as Lightning does, which refuses to under mixed precision when AdamW is fused.
+
+        That is for the sake of a gradient scaler, which bf16 does not have.
+        """
+        if gradient_clip_val is None:
+            return
+        sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)
+        if sharded is not None:  # FSDP: a process sees a part of each gradient only
+            sharded(gradient_clip_val)
+        else:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         c = self.optimizer_config
         groups = decay_groups(self, c.weight_decay)
@@ -108,6 +129,15 @@ class BiEncoderModule(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=c.betas, eps=c.eps, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(c, self.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _over_processes(*values: Tensor) -> Tensor:
+    """Means over the processes of scalars, float64: every process logs, and stops on, the global batch's."""
+    stacked = torch.stack([value.detach().double() for value in values])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(stacked)
+        stacked /= dist.get_world_size()
+    return stacked
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -21,7 +21,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from hybrid_ir.errors import UserError
 
 FOLDER = "checkpoints"
-BEST = "best.ckpt"
+BEST = "best.step={:08d}.ckpt"
+"""The best weights by step: the earlier best stays until a checkpoint knows of the new one, so that a run which is
+killed between the two resumes with the best that its checkpoint names."""
 _LATEST = re.compile(r"step=(\d+)\.ckpt")
 
 
@@ -64,6 +66,16 @@ def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
         if match:
             found.append((int(match[1]), path))
     return sorted(found)
+
+
+def best_file(run_dir: Path, step: int) -> Path:
+    """Where the best weights are, if those of a step are the best."""
+    return run_dir / FOLDER / BEST.format(step)
+
+
+def best_files(run_dir: Path) -> list[Path]:
+    """Files of best weights that a run's folder has."""
+    return sorted((run_dir / FOLDER).glob("best.step=*.ckpt"))
 
 
 def load_plain(path: Path) -> dict[str, Any]:
@@ -134,15 +146,13 @@ class Checkpointing(Callback):
 
     # ------------------------------------------------------------------------------------------------- the best
 
-    def offer(self, trainer: Trainer, module: LightningModule, value: float) -> None:
-        """Takes the monitor's value at the present step; keeps the weights if it is the best so far."""
+    def offer(self, trainer: Trainer, module: LightningModule, value: float, step: int) -> None:
+        """Takes the monitor's value at a step; keeps the weights if it is the best so far."""
         if self.best_value is None or self.sign * value > self.sign * self.best_value:
-            self.best_value, self.best_step, self.without_better = value, trainer.global_step, 0
+            self.best_value, self.best_step, self.without_better = value, step, 0
             weights = {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}
             if trainer.is_global_zero:
-                save_atomic(
-                    {"step": trainer.global_step, "value": value, "encoder": weights}, self.run_dir / FOLDER / BEST
-                )
+                save_atomic({"step": step, "value": value, "encoder": weights}, best_file(self.run_dir, step))
         else:
             self.without_better += 1
             if self.patience is not None and self.without_better >= self.patience:
@@ -168,6 +178,10 @@ class Checkpointing(Callback):
         if trainer.is_global_zero:
             for older, path in checkpoints(self.run_dir):
                 if older != step:
+                    path.unlink(missing_ok=True)
+            keep = best_file(self.run_dir, self.best_step) if self.best_step is not None else None
+            for path in best_files(self.run_dir):
+                if path != keep:
                     path.unlink(missing_ok=True)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -65,8 +65,9 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         pools = [prepared.validation, *prepared.benchmarks.values()]
         evaluation_seconds = evaluations * each * sum(len(b.queries) + len(b.documents) for b in pools)
     parameters = sum(p.numel() for p in module.parameters())
-    # weights and two moments, twice while the newer checkpoint is written; best weights; the exported model
-    disk = parameters * 4 * (3 * 2 + 1 + 1)
+    # weights and two moments, twice while the newer checkpoint is written; best weights, and the earlier best until
+    # then; the exported model
+    disk = parameters * 4 * (3 * 2 + 2 + 1)
     free = shutil.disk_usage(Path(config.output_dir or ".").resolve().anchor).free
     table = Table(title="dry run: what this run would cost", title_justify="left", show_header=False)
     rows = [

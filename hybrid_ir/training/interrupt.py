@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ONE_REQUEST_SECONDS = 1.0
+"""Signals that follow the first within this time are the same request: a batch system signals every process of a job,
+and a parent passes its own on."""
 
 
 class Interrupted(SystemExit):
@@ -27,6 +31,7 @@ class SignalHandler:
     def __init__(self) -> None:
         self.received: int | None = None
         self.deferred = False
+        self._since = 0.0
 
     def install(self) -> None:
         """Takes the two signals over (again after Lightning, which sets its own when a fit starts)."""
@@ -34,10 +39,18 @@ class SignalHandler:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.received is None
-        self.received = number
-        if not (self.deferred and first):  # a second signal does not wait
-            raise Interrupted(number)
+        if self.received is None:
+            self.note(number)
+            if self.deferred:
+                return
+        elif time.monotonic() - self._since < _ONE_REQUEST_SECONDS:
+            return
+        raise Interrupted(number)  # a second request does not wait
+
+    def note(self, number: int) -> None:
+        """Takes a signal, this process's or another's of the run, as received."""
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
 
     def check(self) -> None:
         """Raises if a signal came while it was deferred."""

@@ -33,11 +33,11 @@ class TidyCsvLogger(Logger):
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         super().__init__()
         self.path = path
-        if resume_step is not None and path.exists():
+        if resume_step is not None and path.exists() and rank_zero_only.rank == 0:
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= resume_step]
-            text = "".join(f"{r['step']},{r['name']},{r['value']}\n" for r in rows)
-            write_atomic(path, ",".join(_HEADER) + "\n" + text)
+                lines = file.read().split("\n")[1:-1]  # behind the last line end: nothing, or a line cut off by a kill
+            rows = [row for row in csv.reader(lines) if int(row[0]) <= resume_step]
+            write_atomic(path, "".join(",".join(row) + "\n" for row in [_HEADER, *rows]))
 
     @property
     def name(self) -> str:
@@ -58,12 +58,10 @@ class TidyCsvLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        new = not self.path.exists()
+        rows: list[list[Any]] = [] if self.path.exists() else [_HEADER]
+        rows += [[step, name, repr(float(value))] for name, value in metrics.items() if name != "epoch"]
         with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(_HEADER)
-            writer.writerows([step, name, repr(float(value))] for name, value in metrics.items() if name != "epoch")
+            csv.writer(file, lineterminator="\n").writerows(rows)  # in one call, which no signal interrupts
 
 
 def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> Logger | None:

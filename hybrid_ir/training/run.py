@@ -7,7 +7,8 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
@@ -30,11 +32,13 @@ from hybrid_ir.data.validation import NAME as VALIDATION
 from hybrid_ir.data.validation import held_out, validation_benchmark
 from hybrid_ir.errors import DataError, UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
-from hybrid_ir.evaluation.benchmarks.base import Benchmark
+from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Benchmark
 from hybrid_ir.evaluation.callback import EvaluationCallback, Scheduled
 from hybrid_ir.evaluation.console import print_results
 from hybrid_ir.evaluation.engine import evaluate
-from hybrid_ir.evaluation.results import PER_QUERY_FILE, RESULTS_FILE, Results
+from hybrid_ir.evaluation.metrics import metrics_of
+from hybrid_ir.evaluation.results import PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
+from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
 from hybrid_ir.modeling.losses import ContrastiveLoss
@@ -142,8 +146,7 @@ def tokenised(
 
 
 def _say_corpus(corpus: ParallelCorpus, console: Console) -> None:
-    _, languages = corpus.entries()
-    counts = np.bincount(languages, minlength=len(corpus.languages))
+    counts = corpus.items_per_language()
     shown = ", ".join(f"{code} {n:,}" for code, n in zip(corpus.languages, counts, strict=True))
     console.print(
         f"data: {len(corpus):,} items, {len(corpus.passages):,} passages; per language: {shown}", highlight=False
@@ -159,10 +162,7 @@ def _say_corpus(corpus: ParallelCorpus, console: Console) -> None:
 
 def _with_negatives(corpus: ParallelCorpus, console: Console) -> np.ndarray:
     """[items] bool: items with an explicit negative in every language they have."""
-    items, _ = corpus.entries()
-    least = np.full(len(corpus), np.iinfo(np.int64).max)
-    np.minimum.at(least, items, corpus.negative_counts())
-    keep = least > 0
+    keep = corpus.least_negatives() > 0
     if not keep.any():
         raise DataError("loss.num_negatives: no item of the data has explicit negatives; set it to 0, or mine some")
     if not keep.all():
@@ -186,7 +186,7 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
     """
     signals = SignalHandler()
     signals.install()
-    console = Console()
+    console = Console(quiet=global_rank() != 0)  # the processes of a run all say the same
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.dry_run:
@@ -205,6 +205,11 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
             console.print(
                 f"stopped by a signal; continue with: python train.py resume={config.output_dir}", highlight=False
             )
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"the GPU's memory is full ({str(error).splitlines()[0][:200]}); use a smaller batch_size, shorter "
+                f"model.max_passage_length, or model.gradient_checkpointing=true"
+            ) from error
         raise
     loggers.finish(run.logger, 0)
     return value
@@ -218,7 +223,7 @@ class _Run:
         self.console, self.signals = console, signals
         self.logger: Any = None
         self.results = Results()
-        self.is_main = True
+        self.is_main = global_rank() == 0
         self.begin = time.monotonic()
 
     # -------------------------------------------------------------------------------------------------- stages
@@ -262,21 +267,26 @@ class _Run:
             prepared.corpus.item_ids,
         )
         trainer = self._trainer([_InstallSignals(self.signals), progress, evaluation, checkpointing])
-        self.is_main = trainer.is_global_zero
         if resume_step is not None:
             self._check_resumable(latest[0][1])
             self.console.print(f"resuming after step {resume_step}", highlight=False)
         if resume_step is None or not self._trained(latest[0][1], checkpointing):
             trainer.fit(module, datamodule=prepared.data, ckpt_path=latest[0][1] if latest else None, weights_only=True)
+            self.signals.check()  # one that came after the last step, which is saved
             if trainer.global_step < config.trainer.max_steps and not trainer.should_stop:
-                self.signals.check()
                 raise UserError(f"training ended at step {trainer.global_step} of {config.trainer.max_steps}")
         else:  # trained to the end, but stopped before the folder was complete
             content = ckpt.load_plain(latest[0][1])
+            if config.trainer.precision == "64":
+                module.double()
             module.load_state_dict(content["state_dict"])
             prepared.data.load_state_dict(content["HybridDataModule"])
-            for callback in (checkpointing, progress):
+            for callback in (checkpointing, progress, evaluation):
                 callback.load_state_dict(content["callbacks"][callback.state_key])
+            trainer.strategy.setup_environment()  # as a fit does: the processes evaluate together
+            if evaluation.evaluated_step < resume_step:  # a signal came in the last step, or in its evaluation
+                prepared.encoder.to(trainer.strategy.root_device)
+                evaluation.run(trainer, module, resume_step)
         step = trainer.global_step or resume_step or 0
         exported_step = self._choose_weights(prepared.encoder, checkpointing, step)
         self._export(prepared, exported_step)
@@ -293,7 +303,7 @@ class _Run:
 
     def _trainer(self, callbacks: list[Any]) -> Trainer:
         t, o = self.config.trainer, self.config.optimizer
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _said_in_one_line():
             warnings.simplefilter("ignore")
             return Trainer(
                 accelerator=t.accelerator,
@@ -322,16 +332,36 @@ class _Run:
         chosen = self.config.checkpoint.monitor
         if chosen is None:
             if prepared.validation is None:
+                patience = self.config.trainer.early_stopping_patience
+                if patience is not None:
+                    raise UserError(
+                        f"trainer.early_stopping_patience={patience}: nothing is held out and checkpoint.monitor is "
+                        f"null, so there is nothing to watch; set data.validation.queries_per_language, or leave it out"
+                    )
                 return None
             setting = "multilingual" if len(prepared.corpus.languages) > 1 else "monolingual"
             return f"val/{VALIDATION}/{setting}/map"
-        known = {VALIDATION, *prepared.benchmarks}
+        known = dict(prepared.benchmarks)
+        if prepared.validation is not None:
+            known[VALIDATION] = prepared.validation
         parts = chosen.split("/")
-        if len(parts) < 4 or parts[0] != "val" or parts[1] not in known:
+        if len(parts) not in (4, 5) or parts[0] != "val" or parts[1] not in known:
+            benchmarks = f"with a benchmark of {', '.join(sorted(known))}" if known else "but no benchmark is evaluated"
             raise UserError(
                 f"checkpoint.monitor={chosen}: no such logged name; it has the form val/<benchmark>/<setting>/<metric> "
-                f"with a benchmark of {', '.join(sorted(known))}, e.g. val/{VALIDATION}/multilingual/map"
+                f"{benchmarks}, e.g. val/{VALIDATION}/multilingual/map"
             )
+        benchmark, setting, metric = known[parts[1]], parts[2], parts[-1]
+        metrics = [logged_metric(name) for name in metrics_of(setting)] if setting in SETTINGS else []
+        for found, there in (
+            (setting, list(benchmark.settings)),
+            (metric, metrics),
+            (parts[3], [*benchmark.languages, metric] if len(parts) == 5 else [metric]),
+        ):
+            if found not in there:
+                raise UserError(
+                    f"checkpoint.monitor={chosen}: no such logged name, {found!r} is none of {', '.join(there)}"
+                )
         if parts[1] != VALIDATION:
             self.console.print(
                 f"[yellow]checkpoint.monitor={chosen} selects on a benchmark: its numbers are no longer those of "
@@ -377,11 +407,14 @@ class _Run:
             )
 
     def _choose_weights(self, encoder: BiEncoder, checkpointing: ckpt.Checkpointing, step: int) -> int:
-        best = self.run_dir / ckpt.FOLDER / ckpt.BEST
-        if self.config.checkpoint.export == "best" and checkpointing.best_step not in (None, step) and best.exists():
-            encoder.load_state_dict(ckpt.load_plain(best)["encoder"])
-            return int(checkpointing.best_step)
-        return step
+        best_step = checkpointing.best_step
+        if self.config.checkpoint.export == "last" or best_step is None or best_step == step:
+            return step
+        best = ckpt.best_file(self.run_dir, best_step)
+        if not best.exists():
+            raise UserError(f"{best}: the best weights are gone; continue with checkpoint.export=last in a new run")
+        encoder.load_state_dict(ckpt.load_plain(best)["encoder"])
+        return best_step
 
     def _export(self, prepared: Prepared, step: int) -> None:
         if self.is_main:
@@ -428,9 +461,12 @@ class _Run:
         logging.captureWarnings(True)
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
-        self.console = TeeConsole(self.run_dir / "train.log")
+        if self.is_main:
+            self.console = TeeConsole(self.run_dir / "train.log")
 
     def _write_environment(self, prepared: Prepared) -> None:
+        if not self.is_main:
+            return
         text = json.dumps(describe_environment(self.config, prepared.corpus), indent=1, ensure_ascii=False)
         cache.write_atomic(self.run_dir / "environment.json", text)
 
@@ -464,7 +500,8 @@ class _Run:
             "monitor_value": checkpointing.best_value,
             "selected_on_benchmark": monitor is not None and monitor.split("/")[1] != VALIDATION,
             "plan": state["counts"],
-            "source_rows": prepared.plan.source_rows(),
+            # of the batches trained on: a loader's workers may have planned further
+            "source_rows": dict(zip(prepared.corpus.sources, state["source_rows"], strict=True)),
         }
         cache.write_atomic(self.run_dir / SUMMARY, json.dumps(summary, indent=1))
 
@@ -508,7 +545,17 @@ class _Run:
         for _, path in ckpt.checkpoints(self.run_dir):
             ckpt.strip_optimizer(path)
         if self.config.checkpoint.export == "best":
-            (self.run_dir / ckpt.FOLDER / ckpt.BEST).unlink(missing_ok=True)
+            for path in ckpt.best_files(self.run_dir):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """Lightning's complaints about the machine (no GPU, fewer than asked for) as errors of the user."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}; choose trainer=cpu, or trainer.devices that the machine has") from None
 
 
 class _InstallSignals(Callback):

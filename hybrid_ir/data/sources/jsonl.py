@@ -118,6 +118,11 @@ class ParallelJsonlSource:
             raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+        if b"\\u" in line:
+            try:
+                json.dumps(row, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise ValueError("half a character: a \\u escape of a surrogate without its other half") from None
         if not isinstance(row, dict):
             raise ValueError(f"a JSON {type(row).__name__}, not an object")
         for name in ("id", "language", "query", "passage"):
@@ -238,7 +243,10 @@ def _known_hash(file: Path) -> str:
     note = cache_dir() / "hashes" / fingerprint([str(file), stat.st_size, stat.st_mtime_ns])
     if note.is_file():
         return note.read_text()
-    digest = file_sha256(file)
+    try:
+        digest = file_sha256(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
     note.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(note, digest)
     return digest
