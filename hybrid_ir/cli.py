@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a fault of the program; 2 a fault of the configuration, th
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import tempfile
@@ -43,6 +44,9 @@ from hybrid_ir.schema_keys import nearest_key, schema_keys
 
 Config = TrainConfig | EvaluateConfig
 
+_FILE_FAULTS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
+"""Faults of the disk or of rights, which are the user's to mend."""
+
 
 def report_errors(action: Callable[[], int]) -> int:
     """Runs ``action`` and returns its exit code; a ``UserError`` becomes one line on stderr and exit code 2."""
@@ -51,6 +55,11 @@ def report_errors(action: Callable[[], int]) -> int:
     except UserError as error:
         if global_rank() == 0:  # the processes of a run all find the same fault
             print(f"error: {one_line(error, 2000)}", file=sys.stderr, flush=True)
+        return EXIT_USAGE
+    except OSError as error:
+        if error.errno not in _FILE_FAULTS:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}; free space or allow it", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130

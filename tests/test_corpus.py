@@ -187,8 +187,11 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_id_twice_in_a_language_is_an_error(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [row("a", "en"), row("a", "en", query="another")])
-    with pytest.raises(DataError, match="'a' stands twice in language 'en'"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: id 'a' stands twice in language 'en'"):
         ParallelCorpus.build(ParallelJsonlSource(str(path)))
+    skipped = ParallelCorpus.build(ParallelJsonlSource(str(path), on_bad_line="skip"))
+    assert list(skipped.queries) == ["q a en"], "nothing of the second line is kept"
+    assert skipped.report["bad_lines"] == {"a.jsonl": 1}
     twice = write_lines(tmp_path / "b.jsonl", [row("a", "en"), row("a", "en")])
     assert ParallelCorpus.build(ParallelJsonlSource(str(twice))).report["repeated_lines"] == 1
 

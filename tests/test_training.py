@@ -442,3 +442,23 @@ def test_bf16_early_stopping_and_the_best_weights(data: Path, tmp_path: Path) ->
         by_step.setdefault(int(r["step"]), []).append(float(r["value"]))
     means = {step: float(np.mean(values)) for step, values in by_step.items() if step}
     assert means[summary["exported_step"]] == max(means.values()) == pytest.approx(summary["monitor_value"])
+
+
+@pytest.mark.slow
+def test_wandb_without_a_login_runs_offline(data: Path, tmp_path: Path) -> None:
+    """Without a question or a hang: no terminal, no key, no mode in the environment."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    run = tmp_path / "run"
+    done = subprocess.run(
+        command(*arguments(data, run, "logger=wandb", "trainer.max_steps=2")),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (offline,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    content = offline.read_bytes()
+    for name in (b"train/loss", b"val/validation/multilingual/map", b"mono_ratio=0.5", b"exposure/sw/query_rows"):
+        assert name in content, name

@@ -285,9 +285,12 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     duplicates = wordings = 0
     first_wording: set[int] = set()
 
+    def group_key(text: str, passage_id: str | None, code: str) -> bytes:
+        return _digest("id", passage_id) if passage_id is not None else _digest("text", code, text)
+
     def passage(text: str, passage_id: str | None, code: str, language: int) -> tuple[int, int]:
         nonlocal wordings
-        group = groups.of(_digest("id", passage_id) if passage_id is not None else _digest("text", code, text))
+        group = groups.of(group_key(text, passage_id, code))
         row, new = passages.row(_digest(str(group), code, text), text, language)
         if new:
             passage_group.append(group)
@@ -301,6 +304,20 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
         if language > 4095:
             raise DataError("more than 4,096 languages")
         item = item_index.setdefault(example.item_id, len(item_index))
+        place = item << 12 | language
+        before = seen.get(place)
+        if before is not None:  # looked up before anything of the line is written
+            code = example.language
+            group = groups.by_key.get(group_key(example.passage, example.passage_id, code), -1)
+            texts = (
+                queries.rows.get(_digest(code, example.query)),
+                passages.rows.get(_digest(str(group), code, example.passage)),
+            )
+            if texts == (entry_query[before], entry_passage[before]):
+                duplicates += 1
+            else:
+                source.reject(example, _twice(example))
+            continue
         query_row, _ = queries.row(_digest(example.language, example.query), example.query, language)
         passage_row, group = passage(example.passage, example.passage_id, example.language, language)
         if item == len(item_group):
@@ -308,13 +325,6 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
             item_group.append(group)
         else:
             groups.join(item_group[item], group)
-        place = item << 12 | language
-        before = seen.get(place)
-        if before is not None:
-            if entry_query[before] == query_row and entry_passage[before] == passage_row:
-                duplicates += 1
-                continue
-            raise DataError(_twice(example, source))
         seen[place] = len(entry_item)
         entry_item.append(item)
         entry_language.append(language)
@@ -373,11 +383,11 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     return {"languages": names, "sources": list(source_index), "report": report}
 
 
-def _twice(example: Example, source: Source) -> str:
+def _twice(example: Example) -> str:
     return (
-        f"source {source.name}: id {example.item_id!r} stands twice in language {example.language!r} with different "
-        f"texts (the second begins {example.query[:60]!r}); an id names one question in all its languages: make the "
-        f"ids of unrelated files different"
+        f"id {example.item_id!r} stands twice in language {example.language!r} with different texts (here "
+        f"{example.query[:60]!r}); an id names one question in all its languages: make the ids of unrelated files "
+        f"different"
     )
 
 

@@ -64,7 +64,7 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
     if config.precision == "64":
         encoder.double()
     if main:
-        text = json.dumps(describe_environment(config, None), indent=1, ensure_ascii=False)
+        text = json.dumps(describe_environment(config, None, benchmarks), indent=1, ensure_ascii=False)
         cache.write_atomic(run_dir / "environment.json", text)
     results = Results()
     for benchmark in benchmarks:

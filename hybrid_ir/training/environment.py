@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hybrid_ir import __version__
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.evaluation.benchmarks.base import Benchmark
 
 _PACKAGES = (
     "torch",
@@ -32,7 +36,9 @@ _PACKAGES = (
 )
 
 
-def describe_environment(config: TrainConfig | EvaluateConfig, corpus: ParallelCorpus | None) -> dict[str, Any]:
+def describe_environment(
+    config: TrainConfig | EvaluateConfig, corpus: ParallelCorpus | None, benchmarks: Iterable[Benchmark] = ()
+) -> dict[str, Any]:
     """JSON for ``environment.json``."""
     described: dict[str, Any] = {
         "hybrid_ir": __version__,
@@ -55,7 +61,17 @@ def describe_environment(config: TrainConfig | EvaluateConfig, corpus: ParallelC
             "languages": list(corpus.languages),
             "report": corpus.report,
         }
+    described["benchmarks"] = {b.name: _content_sha256(b) for b in benchmarks}
     return described
+
+
+def _content_sha256(benchmark: Benchmark) -> str:
+    """Of ids, texts and judgments: two evaluations with the same one measured the same thing."""
+    digest = hashlib.sha256(np.ascontiguousarray(benchmark.judgments, dtype=np.int64).tobytes())
+    for values in (benchmark.query_ids, benchmark.queries, benchmark.document_ids, benchmark.documents):
+        for value in values:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -91,9 +91,8 @@ def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
     from wandb.sdk.lib.runid import generate_id
 
     mode = os.environ.get("WANDB_MODE")
-    if mode is None and wandb.api.api_key is None:  # never ask on a terminal that nobody watches
-        mode = "offline"
-        os.environ["WANDB_MODE"] = mode
+    if mode is None:  # never ask: nobody may be watching the terminal
+        mode = "online" if wandb.login(prompt=False) else "offline"
     sampler = config.sampler
     model = config.model.kind if config.model.kind == "small" else Path(config.model.name_or_path).name
     tags = [sampler.preset, f"mono_ratio={sampler.mono_ratio:g}", f"seed={config.seed}", f"model={model}"]
@@ -109,7 +108,7 @@ def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
         resume="allow",
         save_dir=str(run_dir),
         tags=[t[:64] for t in [*tags, *config.logger.tags]],
-        offline=mode == "offline",
+        mode=mode,
         config=config.model_dump(mode="json"),
     )
     _ = logger.experiment

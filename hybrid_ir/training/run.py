@@ -170,6 +170,25 @@ def _with_negatives(corpus: ParallelCorpus, console: Console) -> np.ndarray:
     return keep
 
 
+def _check_machine(config: TrainConfig) -> None:
+    """Finds what the machine lacks before the data is prepared.
+
+    Raises:
+        UserError: there are too few GPUs; or sharded training is asked for.
+    """
+    trainer = config.trainer
+    if trainer.strategy == "fsdp":
+        raise UserError(
+            "trainer=fsdp: evaluation and export of sharded weights are not there yet; use trainer=ddp, with "
+            "model.gradient_checkpointing=true where memory is short"
+        )
+    if trainer.accelerator == "gpu" and torch.cuda.device_count() < trainer.devices:
+        raise UserError(
+            f"trainer.devices={trainer.devices}: torch sees {torch.cuda.device_count()} GPUs; use trainer=cpu, fewer "
+            f"devices, or a build of torch with CUDA"
+        )
+
+
 def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
     """Trains, evaluates and writes the run's folder.
 
@@ -230,6 +249,7 @@ class _Run:
 
     def execute(self) -> float | None:
         config, run_dir = self.config, self.run_dir
+        _check_machine(config)
         if config.resume and (run_dir / SUMMARY).exists():
             summary = json.loads((run_dir / SUMMARY).read_text())
             if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
@@ -294,6 +314,11 @@ class _Run:
         at_last_step = {entry.benchmark.name for entry in evaluation.scheduled if entry.at_last_step}
         self._log_final(final, at_last_step, step)
         exposure = prepared.data.exposure(step)
+        if self.logger is not None:
+            shown = {
+                f"exposure/{row['language']}/{k}": v for row in exposure for k, v in row.items() if k != "language"
+            }
+            self.logger.log_metrics(shown, step=step)
         if self.is_main:
             self._write_exposure(exposure)
             self._write_summary(prepared, module, checkpointing, progress, monitor, final, exported_step, step)
@@ -467,7 +492,11 @@ class _Run:
     def _write_environment(self, prepared: Prepared) -> None:
         if not self.is_main:
             return
-        text = json.dumps(describe_environment(self.config, prepared.corpus), indent=1, ensure_ascii=False)
+        text = json.dumps(
+            describe_environment(self.config, prepared.corpus, prepared.benchmarks.values()),
+            indent=1,
+            ensure_ascii=False,
+        )
         cache.write_atomic(self.run_dir / "environment.json", text)
 
     def _write_exposure(self, rows: list[dict[str, Any]]) -> None:

@@ -29,6 +29,8 @@ class Example:
     passage_id: str | None
     source: str
     negatives: tuple[Negative, ...] = ()
+    where: str = ""
+    """``file:line``, for messages."""
 
 
 class Source(Protocol):
@@ -45,6 +47,14 @@ class Source(Protocol):
 
         Raises:
             DataError: a line is bad (file, line and reason), or a file cannot be read.
+        """
+        ...
+
+    def reject(self, example: Example, reason: str) -> None:
+        """Takes back an example that contradicts an earlier one: raises, or counts it as left out.
+
+        Raises:
+            DataError: such examples are not to be left out.
         """
         ...
 

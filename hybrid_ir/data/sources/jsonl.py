@@ -80,16 +80,9 @@ class ParallelJsonlSource:
             stem = _stem(file)
             for number, line in _lines(file):
                 try:
-                    example = self._parse(line, stem)
+                    example = self._parse(line, stem, f"{file}:{number}")
                 except ValueError as error:
-                    if self.on_bad_line == "raise":
-                        raise DataError(
-                            f"{file}:{number}: {error}; mend the line, or leave bad lines out with "
-                            f"data.on_bad_line=skip"
-                        ) from None
-                    self._bad[file.name] += 1
-                    if len(self._first_bad) < _SHOWN_BAD_LINES:
-                        self._first_bad.append(f"{file}:{number}: {error}")
+                    self._leave_out(f"{file}:{number}", str(error))
                     continue
                 if self.languages is not None and example.language not in self.languages:
                     continue
@@ -106,12 +99,27 @@ class ParallelJsonlSource:
                 f"data.max_items: no source named {unknown[0]!r}; the data has {', '.join(sorted(sources)) or 'none'}"
             )
 
+    def reject(self, example: Example, reason: str) -> None:
+        """As a bad line.
+
+        Raises:
+            DataError: unless bad lines are skipped.
+        """
+        self._leave_out(example.where, reason)
+
+    def _leave_out(self, where: str, reason: str) -> None:
+        if self.on_bad_line == "raise":
+            raise DataError(f"{where}: {reason}; mend the line, or leave bad lines out with data.on_bad_line=skip")
+        self._bad[os.path.basename(where).rsplit(":", 1)[0]] += 1
+        if len(self._first_bad) < _SHOWN_BAD_LINES:
+            self._first_bad.append(f"{where}: {reason}")
+
     def report(self) -> dict[str, Any]:
         """Bad lines that were skipped, by file, with the first few reasons."""
         return {"bad_lines": dict(self._bad), "first_bad_lines": list(self._first_bad)} if self._bad else {}
 
     @staticmethod
-    def _parse(line: bytes, stem: str) -> Example:
+    def _parse(line: bytes, stem: str, where: str) -> Example:
         try:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
@@ -147,6 +155,7 @@ class ParallelJsonlSource:
             passage_id=_identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
             source=_source(row.get("source"), stem),
             negatives=tuple(_negatives(row.get("negatives"))),
+            where=where,
         )
 
 

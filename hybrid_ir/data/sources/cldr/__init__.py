@@ -91,6 +91,10 @@ class CldrSource:
                 )
             self._left_out[language] = possible - count
 
+    def reject(self, example: Example, reason: str) -> None:
+        """Never called: an item is made once in each language."""
+        raise DataError(f"CLDR facts: {reason}")
+
     def report(self) -> dict[str, Any]:
         """Items of each language that do not exist for lack of a name (or of a word to ask with)."""
         return {"left_out_items": dict(self._left_out)} if any(self._left_out.values()) else {}
