@@ -100,6 +100,14 @@ def test_what_was_saved_twice_is_the_same(tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in content, name  # nothing of this machine is published with the model
 
 
+def test_a_model_is_as_public_as_any_file(tmp_path: Path) -> None:
+    save_model(small_encoder(), tmp_path / "model")
+    (tmp_path / "plain").touch()
+    usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {usual}
+
+
 def test_double_precision_is_exported_in_fp32(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

@@ -462,3 +462,15 @@ def test_wandb_without_a_login_runs_offline(data: Path, tmp_path: Path) -> None:
     content = offline.read_bytes()
     for name in (b"train/loss", b"val/validation/multilingual/map", b"mono_ratio=0.5", b"exposure/sw/query_rows"):
         assert name in content, name
+
+
+@pytest.mark.slow
+def test_a_prolonged_run_keeps_its_warm_up(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    constant = ["optimizer.schedule=constant", "optimizer.warmup_ratio=0.5", "trainer.log_every_n_steps=1"]
+    train(*arguments(data, run, *constant, "trainer.max_steps=8", "checkpoint.keep_optimizer=true"))
+    train(f"resume={run}", "trainer.max_steps=16")
+    rates = {int(step): float(value) for step, name, value in metric_rows(run) if name == "train/lr"}
+    assert sorted(rates) == list(range(1, 17))
+    assert rates[1] < rates[2] < rates[3] < rates[4]
+    assert len({rates[step] for step in range(5, 17)}) == 1, "the rate changed where the run was prolonged"

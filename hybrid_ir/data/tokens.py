@@ -26,7 +26,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, made_now: bool) -> None:
         self.made_now = made_now
-        self.ids = np.load(folder / "ids.npy", mmap_mode="r")
+        self.ids = np.memmap(folder / "ids.int32", dtype="<i4", mode="r")
         self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
 
     def __len__(self) -> int:
@@ -65,15 +65,13 @@ class TokenStore:
         """
 
         def make(folder: Path) -> dict[str, Any]:
-            parts, lengths = [], []
-            for texts in chunks:
-                rows = tokenize(texts)
-                lengths.append(np.fromiter((len(r) for r in rows), dtype=np.int64, count=len(rows)))
-                flat = np.fromiter((i for r in rows for i in r), dtype=np.int32, count=int(lengths[-1].sum()))
-                parts.append(flat)
+            lengths = []
+            with (folder / "ids.int32").open("wb") as file:  # as they come: the ids of a large corpus are many GB
+                for texts in chunks:
+                    rows = tokenize(texts)
+                    lengths.append(np.fromiter((len(r) for r in rows), dtype=np.int64, count=len(rows)))
+                    np.fromiter((i for r in rows for i in r), dtype="<i4", count=int(lengths[-1].sum())).tofile(file)
             counts = np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int64)
-            ids = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-            np.save(folder / "ids.npy", ids.astype(np.uint16) if ids.max(initial=0) < 1 << 16 else ids)
             np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
             return {"texts": len(counts), "tokens": int(counts.sum())}
 

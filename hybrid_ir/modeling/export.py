@@ -49,8 +49,11 @@ def save_model(encoder: BiEncoder, folder: str | Path, metadata: dict[str, Any] 
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output_dir") from error
     try:
         _write(encoder, temporary, metadata)
-        # mkdtemp makes folders for the owner alone; a model is as public as the run that it lies in.
+        # mkdtemp makes folders, and safetensors files, for the owner alone; a model is as public as its run's folder.
         temporary.chmod(0o777 & ~_umask())
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                path.chmod(0o666 & ~_umask())
         _replace(temporary, folder)
     except OSError as error:
         raise UserError(

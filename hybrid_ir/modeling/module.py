@@ -44,6 +44,7 @@ class BiEncoderModule(LightningModule):
         super().__init__()
         self.encoder, self.loss = encoder, loss
         self.optimizer_config, self.max_steps = optimizer, max_steps
+        self.warmup_steps = round(optimizer.warmup_ratio * max_steps)
         self.run_dir, self._item_ids = run_dir, item_ids
         self.register_buffer("_masked_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("_mono_batches", torch.zeros((), dtype=torch.float64))
@@ -122,12 +123,21 @@ class BiEncoderModule(LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["warmup_steps"] = self.warmup_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # a run that is prolonged keeps its warm-up, which is a share of the steps that were first asked for
+        self.warmup_steps = checkpoint["warmup_steps"]
+
     def configure_optimizers(self) -> Any:
         c = self.optimizer_config
         groups = decay_groups(self, c.weight_decay)
         fused = self.device.type == "cuda"
         optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=c.betas, eps=c.eps, fused=fused)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(c, self.max_steps))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate_factor(c, self.max_steps, self.warmup_steps)(step)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
@@ -151,9 +161,16 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     return [g for g in groups if g["params"]]
 
 
-def rate_factor(config: OptimizerConfig, max_steps: int) -> Callable[[int], float]:
-    """Factor of the peak rate at each step: warm-up from 0, then linear or cosine to 0, or constant."""
-    warmup = round(config.warmup_ratio * max_steps)
+def rate_factor(config: OptimizerConfig, max_steps: int, warmup: int | None = None) -> Callable[[int], float]:
+    """Factor of the peak rate at each step: warm-up from 0, then linear or cosine to 0, or constant.
+
+    Args:
+        config: shape and share of the warm-up.
+        max_steps: steps of the run.
+        warmup: steps of the warm-up; None is the configuration's share of ``max_steps``.
+    """
+    if warmup is None:
+        warmup = round(config.warmup_ratio * max_steps)
 
     def factor(step: int) -> float:
         if step < warmup:
