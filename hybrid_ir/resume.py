@@ -63,7 +63,10 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
             ) from None
         after = _normal(composer.compose(merged))
         known = flatten(stored)
-        for name, new in _differences(before, after).items():
+        changes = _differences(before, after)
+        # an option of a group may set keys of other sections: name what was typed first
+        for name in sorted(changes, key=lambda key: key.partition(".")[0] not in replaced):
+            new = changes[name]
             old = known.get(name, _ABSENT)
             if new == old:
                 continue

@@ -450,7 +450,7 @@ def test_wandb_without_a_login_runs_offline(data: Path, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(tmp_path)}
     run = tmp_path / "run"
     done = subprocess.run(
-        command(*arguments(data, run, "logger=wandb", "trainer.max_steps=2")),
+        command(*arguments(data, run, "logger=wandb", "trainer.max_steps=2", "trainer.log_every_n_steps=1")),
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
