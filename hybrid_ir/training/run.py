@@ -253,6 +253,12 @@ class _Run:
         if config.resume and (run_dir / SUMMARY).exists():
             summary = json.loads((run_dir / SUMMARY).read_text())
             if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
+                missing = [name for name in config.benchmark if name not in summary]
+                if missing:
+                    raise UserError(
+                        f"benchmark={','.join(missing)}: {run_dir} is complete without it; run python evaluate.py "
+                        f"model.name_or_path={run_dir} 'benchmark=[{','.join(missing)}]'"
+                    )
                 self.console.print(f"{run_dir} is complete: {summary['steps']} steps, see {run_dir / RESULTS_FILE}")
                 return summary["monitor_value"]
         latest = ckpt.checkpoints(run_dir)[-1:] if config.resume else []
