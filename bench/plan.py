@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hybrid_ir.config import SamplerConfig
-from hybrid_ir.data.plan import BatchPlan, ItemTable
+from hybrid_ir.data.items import ItemTable
+from hybrid_ir.data.plan import BatchPlan
 
 LANGUAGES = ("ar", "de", "en", "es", "hi", "vi", "zh")
 

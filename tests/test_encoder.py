@@ -291,7 +291,7 @@ def test_a_difference_between_configuration_and_folder_is_said(
     (tmp_path / "hybrid_ir.json").write_text(json.dumps(said))
     encoder = BiEncoder.from_config(PretrainedModelConfig(name_or_path=str(tmp_path)))
     assert (encoder.pooling, encoder.query_prefix) == ("mean", "")
-    assert [record.args[0] for record in caplog.records if record.name == "hybrid_ir.modeling.encoder"] == [
+    assert [record.args[0] for record in caplog.records if record.name == "hybrid_ir.modeling.model_folder"] == [
         "pooling",
         "query_prefix",
     ]

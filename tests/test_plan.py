@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hybrid_ir.config import SamplerConfig, SourceMixConfig
-from hybrid_ir.data.plan import Batch, BatchPlan, ItemTable, _permute
+from hybrid_ir.data.items import ItemTable
+from hybrid_ir.data.plan import Batch, BatchPlan, _permute
 from hybrid_ir.errors import DataError
 
 LANGUAGES = ("ar", "de", "en", "sw", "zh")

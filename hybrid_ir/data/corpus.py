@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from hybrid_ir import cache
-from hybrid_ir.data.plan import ItemTable
+from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.sources.base import Example, Source
 from hybrid_ir.errors import DataError
 

@@ -64,7 +64,7 @@ def save_model(encoder: BiEncoder, folder: str | Path, metadata: dict[str, Any] 
 
 
 def _write(encoder: BiEncoder, folder: Path, metadata: dict[str, Any] | None) -> None:
-    from hybrid_ir.modeling.encoder import METADATA_FILE
+    from hybrid_ir.modeling.model_folder import METADATA_FILE
 
     weights = {name: _fp32(tensor) for name, tensor in encoder.transformer.state_dict().items()}
     encoder.transformer.save_pretrained(str(folder), state_dict=weights)
