@@ -7,19 +7,17 @@ Optional keys: ``passage_id`` (else equal passages are joined), ``negatives`` (t
 from __future__ import annotations
 
 import glob
-import gzip
-import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 from hybrid_ir import languages as _languages
-from hybrid_ir.cache import cache_dir, file_sha256, fingerprint, write_atomic
+from hybrid_ir.cache import source_sha256
 from hybrid_ir.data.sources.base import Example, Negative
 from hybrid_ir.errors import DataError
+from hybrid_ir.lines import identifier, json_object, numbered_lines
 
 _KNOWN = {"id", "language", "query", "passage", "passage_id", "negatives", "source"}
 _SHOWN_BAD_LINES = 5
@@ -60,7 +58,7 @@ class ParallelJsonlSource:
         return {
             "source": self.name,
             "format": 1,
-            "files": [[file.name, _known_hash(file)] for file in self.files],
+            "files": [[file.name, source_sha256(file)] for file in self.files],
             "languages": self.languages,
             "on_bad_line": self.on_bad_line,
             "max_items": self.max_items,
@@ -78,7 +76,7 @@ class ParallelJsonlSource:
         sources = set()
         for file in self.files:
             stem = _stem(file)
-            for number, line in _lines(file):
+            for number, line in numbered_lines(file):
                 try:
                     example = self._parse(line, stem, f"{file}:{number}")
                 except ValueError as error:
@@ -120,19 +118,7 @@ class ParallelJsonlSource:
 
     @staticmethod
     def _parse(line: bytes, stem: str, where: str) -> Example:
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-        if b"\\u" in line:
-            try:
-                json.dumps(row, ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise ValueError("half a character: a \\u escape of a surrogate without its other half") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"a JSON {type(row).__name__}, not an object")
+        row = json_object(line)
         for name in ("id", "language", "query", "passage"):
             if name not in row:
                 close = sorted(set(row) - _KNOWN)
@@ -148,11 +134,11 @@ class ParallelJsonlSource:
                 raise ValueError(f"{name!r} is empty")
         _languages.check_code(texts["language"])
         return Example(
-            item_id=_identifier(row["id"], "id"),
+            item_id=identifier(row["id"], "id"),
             language=texts["language"],
             query=texts["query"],
             passage=texts["passage"],
-            passage_id=_identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
+            passage_id=identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
             source=_source(row.get("source"), stem),
             negatives=tuple(_negatives(row.get("negatives"))),
             where=where,
@@ -190,39 +176,6 @@ def _stem(file: Path) -> str:
     return name
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their end; a blank line is passed over."""
-    number = 0
-    try:
-        with _opened(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
-                    yield number, text
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{file}:{number + 1}: the gzip data is damaged or cut off ({error}); copy the file again"
-        ) from None
-
-
-def _opened(file: Path) -> IO[bytes]:
-    try:
-        with file.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        return cast(IO[bytes], gzip.open(file, "rb")) if zipped else file.open("rb")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be opened ({error.strerror or error})") from None
-
-
-def _identifier(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError(f"{name!r} is a {type(value).__name__}, not a text or an integer")
-    text = str(value)
-    if not text:
-        raise ValueError(f"{name!r} is empty")
-    return text
-
-
 def _source(value: Any, stem: str) -> str:
     if value is None:
         return stem
@@ -241,21 +194,6 @@ def _negatives(value: Any) -> Iterator[Negative]:
             yield Negative(entry.strip())
         elif isinstance(entry, dict) and isinstance(entry.get("text"), str) and entry["text"].strip():
             key = entry.get("passage_id")
-            yield Negative(entry["text"].strip(), None if key is None else _identifier(key, "negatives.passage_id"))
+            yield Negative(entry["text"].strip(), None if key is None else identifier(key, "negatives.passage_id"))
         else:
             raise ValueError("a negative is neither a text nor an object with a 'text'")
-
-
-def _known_hash(file: Path) -> str:
-    """SHA-256 of a file, computed again only when its size or time changed since the last look."""
-    stat = file.stat()
-    note = cache_dir() / "hashes" / fingerprint([str(file), stat.st_size, stat.st_mtime_ns])
-    if note.is_file():
-        return note.read_text()
-    try:
-        digest = file_sha256(file)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
-    note.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(note, digest)
-    return digest

@@ -1,0 +1,230 @@
+"""Paired tests and intervals over question ids, in float64.
+
+Values of queries stand in a matrix ``values`` [questions, cells]. A cell is a group of queries that has a mean of its
+own: one query language against one pool. A question that does not count in a cell is NaN there. The language versions
+of a question depend on each other (the same question, often the same answer), so the question is what is drawn: a
+permutation flips the sign of its whole row, a resample takes its whole row.
+
+A statistic is a weighted mean of the means of cells. ``weights`` [cells, statistics] has a column for each, which sums
+to one: equal weights for all cells are the macro mean, equal weights for the cells of one query language that
+language's mean. All statistics are computed from the same permutations and resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.special import ndtri
+
+LEVEL = 0.95
+"""Coverage of intervals; tests are at 1 - ``LEVEL``."""
+
+EXACT_QUESTIONS = 14
+"""Up to so many questions all sign patterns are enumerated (16,384 at most)."""
+
+_CHUNK = 2**22
+"""Numbers in a chunk of permutations or resamples (32 MiB)."""
+
+
+def statistics(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of the cells' means.
+
+    Args:
+        values: [questions, cells], NaN where a question does not count; each cell has a question.
+        weights: [cells, statistics].
+
+    Returns:
+        [statistics] float64.
+    """
+    return np.nanmean(values, axis=0) @ weights
+
+
+def permutation_test(
+    differences: np.ndarray, weights: np.ndarray, permutations: int = 10_000, seed: int = 0
+) -> np.ndarray:
+    """Two-sided paired permutation test (Fisher's randomisation test: Smucker, Allan and Carterette, CIKM 2007).
+
+    If the two systems do not differ, the sign of a question's row of differences is arbitrary. Up to
+    ``EXACT_QUESTIONS`` questions that differ at all, every sign pattern is enumerated; beyond, patterns are drawn and
+    the observed one is counted among them: p = (1 + as extreme) / (1 + permutations), which keeps the test's level
+    (Phipson and Smyth 2010).
+
+    Args:
+        differences: [questions, cells] of the two systems, NaN where a question does not count.
+        weights: [cells, statistics].
+        permutations: sign patterns drawn.
+        seed: of the draw.
+
+    Returns:
+        [statistics] p values.
+    """
+    # Cells' sizes do not change with the signs, so a statistic is a sum of one contribution for each question.
+    contributions = (np.nan_to_num(differences) / _present(differences).sum(axis=0)) @ weights
+    contributions = contributions[np.any(contributions != 0, axis=1)]
+    questions = len(contributions)
+    observed = np.abs(contributions.sum(axis=0))
+    # Patterns that give the observed value up to rounding are as extreme as it.
+    threshold = observed - 1e-12 * np.abs(contributions).sum(axis=0)
+    if questions <= EXACT_QUESTIONS:
+        patterns = np.arange(2**questions)[:, None] >> np.arange(questions) & 1
+        return np.asarray((np.abs((1.0 - 2.0 * patterns) @ contributions) >= threshold).mean(axis=0))
+    rng = np.random.default_rng(seed)
+    extreme = np.zeros(weights.shape[1], dtype=np.int64)
+    for size in _chunks(permutations, questions):
+        signs = rng.integers(0, 2, (size, questions), dtype=np.int8) * 2.0 - 1.0
+        extreme += (np.abs(signs @ contributions) >= threshold).sum(axis=0)
+    return (1 + extreme) / (1 + permutations)
+
+
+def bootstrap_interval(
+    differences: np.ndarray, weights: np.ndarray, resamples: int = 10_000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap over questions (Efron and Tibshirani 1993, chapter 13).
+
+    A resample draws as many questions as there are, with replacement, each with all its cells, and computes the cells'
+    means anew. A cell that no drawn question is in has no mean: it is left out of that resample.
+
+    Args:
+        differences: [questions, cells] of the two systems (or values of one), NaN where a question does not count.
+        weights: [cells, statistics].
+        resamples: how many.
+        seed: of the draw.
+
+    Returns:
+        Lower and upper ends, both [statistics], of intervals with coverage ``LEVEL``.
+    """
+    rng = np.random.default_rng(seed)
+    questions = len(differences)
+    drawn = [
+        _resampled(_resample(rng, size, questions), differences, weights) for size in _chunks(resamples, questions)
+    ]
+    return _ends(np.concatenate(drawn))
+
+
+def hierarchical_interval(
+    baseline: np.ndarray, system: np.ndarray, weights: np.ndarray, resamples: int = 10_000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap over seeds and questions (Davison and Hinkley 1997, section 3.8).
+
+    A resample draws questions, the same for both systems, and for each system, independently, as many of its seeds as
+    it has. The interval is for a training with other seeds and for other questions. It is a little too short with few
+    seeds: the variance over S seeds comes out (S - 1) / S as large.
+
+    Args:
+        baseline: [seeds, questions, cells], NaN where a question does not count (alike in all).
+        system: [its seeds, questions, cells].
+        weights: [cells, statistics].
+        resamples: how many.
+        seed: of the draw.
+
+    Returns:
+        Lower and upper ends of system minus baseline, both [statistics].
+    """
+    rng = np.random.default_rng(seed)
+    questions = baseline.shape[1]
+    drawn = []
+    for size in _chunks(resamples, questions):
+        counts = _resample(rng, size, questions)
+        means = []
+        for runs in (baseline, system):
+            of_seeds = np.stack([_resampled(counts, values, weights) for values in runs], axis=1)
+            shares = _resample(rng, size, len(runs)) / len(runs)
+            means.append(np.einsum("rs,rsk->rk", shares, of_seeds))
+        drawn.append(means[1] - means[0])
+    return _ends(np.concatenate(drawn))
+
+
+def standard_error(differences: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Standard error of the statistics over questions, from each question's influence on them: with one cell s / √n,
+    with several the linearised variance of a sum of ratios, questions being the clusters (Cochran 1977, chapter 6).
+
+    Args:
+        differences: [questions, cells], NaN where a question does not count.
+        weights: [cells, statistics].
+
+    Returns:
+        [statistics]; NaN with fewer than two questions.
+    """
+    present = _present(differences)
+    residuals = np.nan_to_num(differences - np.nanmean(differences, axis=0))
+    influence = (residuals / present.sum(axis=0)) @ weights
+    questions = num_questions(differences, weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(np.square(influence).sum(axis=0) * questions / (questions - 1))
+
+
+def num_questions(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Question ids that count in at least one cell of each statistic. [statistics] int."""
+    return ((_present(values) @ (weights != 0)) > 0).sum(axis=0)
+
+
+def smallest_detectable(error: np.ndarray, power: float = 0.8) -> np.ndarray:
+    """Smallest true difference that a two-sided test at 1 - ``LEVEL`` shows with probability ``power``.
+
+    By the normal distribution (Cohen 1988, chapter 2): (z of the level + z of the power) standard errors, which is
+    1.96 + .84 at .05 and .8. A smaller difference may be there and not be shown.
+    """
+    return np.asarray((ndtri((1 + LEVEL) / 2) + ndtri(power)) * error)
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Step-down corrected p values that keep the probability of any false finding (Holm 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1, is at least the corrected one before it and at most 1.
+
+    Args:
+        p: [tests] raw p values.
+
+    Returns:
+        [tests] in the same order.
+    """
+    raw = np.asarray(p, dtype=np.float64)
+    order = np.argsort(raw, kind="stable")
+    steps = np.minimum(1.0, raw[order] * np.arange(len(raw), 0, -1))
+    corrected = np.empty_like(raw)
+    corrected[order] = np.maximum.accumulate(steps)
+    return corrected
+
+
+def pooled_standard_deviation(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation within groups: square root of the summed squares over the summed degrees of freedom.
+
+    Args:
+        groups: arrays [seeds, statistics], one for each system.
+
+    Returns:
+        [statistics]; NaN where no group has two seeds.
+    """
+    squares = sum(np.square(group - group.mean(axis=0)).sum(axis=0) for group in groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    return np.sqrt(squares / freedom) if freedom else np.full(groups[0].shape[1], np.nan)
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    return (~np.isnan(values)).astype(np.float64)
+
+
+def _chunks(total: int, width: int) -> Iterator[int]:
+    size = max(1, _CHUNK // max(1, width))
+    for start in range(0, total, size):
+        yield min(size, total - start)
+
+
+def _resample(rng: np.random.Generator, size: int, of: int) -> np.ndarray:
+    """[size, of] float64: how often each of ``of`` is drawn when ``of`` are drawn with replacement."""
+    drawn = rng.integers(0, of, (size, of)) + of * np.arange(size)[:, None]
+    return np.bincount(drawn.reshape(-1), minlength=size * of).reshape(size, of).astype(np.float64)
+
+
+def _resampled(counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[resamples, statistics] of questions drawn ``counts`` [resamples, questions] times."""
+    sums, sizes = counts @ np.nan_to_num(values), counts @ _present(values)
+    means = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)
+    with np.errstate(invalid="ignore"):
+        return (means @ weights) / ((sizes > 0) @ weights)
+
+
+def _ends(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high

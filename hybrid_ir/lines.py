@@ -1,0 +1,86 @@
+"""Text files by line: plain or gzip, UTF-8, one JSON object a line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from hybrid_ir.errors import DataError
+
+
+def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1; a blank line and a byte order mark are passed over.
+
+    Raises:
+        DataError: the file cannot be opened, or its gzip data is damaged or cut off.
+    """
+    number = 0
+    try:
+        with _opened(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if text.strip():
+                    yield number, text
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{file}:{number + 1}: the gzip data is damaged or cut off ({error}); copy the file again"
+        ) from None
+
+
+def utf8(line: bytes) -> str:
+    """A line's text.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start} of the line)") from None
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """A line's JSON object.
+
+    Raises:
+        ValueError: the line is not UTF-8, not JSON, not an object, or escapes half a character.
+    """
+    try:
+        row = json.loads(utf8(line))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+    if b"\\u" in line:
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a character: a \\u escape of a surrogate without its other half") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON {type(row).__name__}, not an object")
+    return row
+
+
+def identifier(value: Any, name: str) -> str:
+    """An id: a text, or a whole number, which becomes one.
+
+    Raises:
+        ValueError: it is something else, or empty.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{name!r} is a {type(value).__name__}, not a text or an integer")
+    text = str(value)
+    if not text:
+        raise ValueError(f"{name!r} is empty")
+    return text
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        with file.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        return cast(IO[bytes], gzip.open(file, "rb")) if zipped else file.open("rb")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be opened ({error.strerror or error})") from None
