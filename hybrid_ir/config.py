@@ -6,6 +6,7 @@ reported within two seconds. The docstring under a field is what ``python -m hyb
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -373,6 +374,47 @@ class EvaluationConfig(Section):
     """Write the rankings as TREC run files under `runs/`."""
     run_depth: PositiveInt = 100
     """Documents per query in a run file."""
+    metrics: list[str] = []
+    """Metrics beside the standard ones: precision@k, recall@k, ndcg@k, mrr@k for any k, e.g. [precision@5, recall@20]."""
+    language_bias_k: PositiveInt = 10
+    """Depth at which the multilingual pool's rankings are looked at for language bias."""
+    cache_embeddings: bool = False
+    """Keep embeddings on disk, in the cache, for the next evaluation of the same weights on the same texts."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_known(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if not _METRIC.fullmatch(value):
+                raise ValueError(
+                    f"{value!r} is no metric; give precision@k, recall@k, ndcg@k or mrr@k with k from 1, e.g. recall@20"
+                )
+        if len(set(values)) != len(values):
+            raise ValueError("names a metric twice")
+        return values
+
+
+_METRIC = re.compile(r"(?:precision|recall|ndcg|mrr)@[1-9][0-9]{0,5}")
+
+
+class LanguageRemovalConfig(Section):
+    """Language information removed from the embeddings after training, with no training; fitted on passages only."""
+
+    method: Literal["none", "centring", "lir", "lsar"] = "none"
+    """centring: each language's mean passage embedding is subtracted; lir: each language's leading principal
+    directions are projected out (arXiv 2109.04727); lsar: the subspace of the languages' means is projected out
+    (arXiv 2401.05792)."""
+    components: PositiveInt | None = None
+    """Directions that lir (per language) and lsar (in all) remove; null: 1 for lir, number of languages - 1 for lsar."""
+
+    @model_validator(mode="after")
+    def _components_used(self) -> LanguageRemovalConfig:
+        if self.components is not None and self.method in ("none", "centring"):
+            raise ValueError(
+                f"language_removal.components={self.components}: language_removal.method={self.method} removes no "
+                f"directions; use lir or lsar"
+            )
+        return self
 
 
 class BenchmarkConfigBase(Section):
@@ -384,6 +426,14 @@ class BenchmarkConfigBase(Section):
     """Also run every val_check_interval, not only at the end."""
     during_training_limit: PositiveInt | None = None
     """`limit` for the runs during training."""
+    queries: str | None = None
+    """File of rewritten or expanded queries, TSV (`id<TAB>text` or `id<TAB>language<TAB>text`) or JSONL: their texts
+    replace the benchmark's."""
+    passage_queries: str | None = None
+    """JSONL file of texts generated for passages, e.g. queries in other languages (xQG, arXiv 2305.03950): their
+    embeddings are averaged into the passage's."""
+    passage_queries_weight: Fraction = 0.5
+    """Weight of the mean embedding of a passage's generated texts; the passage's own has the rest."""
 
     _languages_known = field_validator("languages")(_check_languages)
 
@@ -404,7 +454,63 @@ class XquadRBenchmarkConfig(BenchmarkConfigBase):
     """Text of a candidate: the sentence, or the pair (sentence, paragraph) truncated in the paragraph."""
 
 
-BENCHMARKS: dict[str, type[BenchmarkConfigBase]] = {"cldr": CldrBenchmarkConfig, "xquad_r": XquadRBenchmarkConfig}
+class MiraclBenchmarkConfig(BenchmarkConfigBase):
+    """MIRACL (Zhang et al. 2023, TACL): monolingual passage retrieval in 18 languages, judged by native speakers."""
+
+    path: str | None = None
+    """Folder in MIRACL's published layout (`miracl-v1.0-<l>/topics|qrels`, `miracl-corpus-v1.0-<l>/docs-*.jsonl.gz`);
+    null takes the files from the Hugging Face hub."""
+    split: Literal["dev", "train"] = "dev"
+    """Topics and judgments: dev (all 18 languages), or train (not de, yo)."""
+    depth: PositiveInt = 1000
+    """Documents retrieved for a query; what ranks below counts as not retrieved, as in published MIRACL runs."""
+    during_training: bool = False
+    """Also run every val_check_interval, not only at the end; corpora are large, so this is off."""
+
+    @model_validator(mode="after")
+    def _has_languages(self) -> MiraclBenchmarkConfig:
+        there = [code for code in _languages.MIRACL if self.split == "dev" or code not in ("de", "yo")]
+        for code in self.languages or ():
+            if code not in there:
+                raise ValueError(
+                    f"benchmark.miracl.languages={code}: MIRACL has no {self.split} topics in it; "
+                    f"it has {', '.join(there)}"
+                )
+        return self
+
+
+class MtebBenchmarkConfig(BenchmarkConfigBase):
+    """Retrieval tasks of MTEB, run by mteb's own code (needs the extra `mteb`)."""
+
+    tasks: list[str] = []
+    """Names of tasks, e.g. [BelebeleRetrieval, MIRACLRetrievalHardNegatives]."""
+    during_training: bool = False
+    """Stays false: mteb runs on the finished model only."""
+
+    @model_validator(mode="after")
+    def _some_task(self) -> MtebBenchmarkConfig:
+        if not self.tasks:
+            raise ValueError("benchmark.mteb.tasks=[]: names no task; e.g. benchmark.mteb.tasks=[BelebeleRetrieval]")
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"benchmark.mteb.tasks=[{','.join(self.tasks)}]: names a task twice; name it once")
+        if self.during_training:
+            raise ValueError(
+                "benchmark.mteb.during_training=true: mteb runs on the finished model only; set it to false"
+            )
+        for key in ("limit", "during_training_limit", "queries", "passage_queries"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"benchmark.mteb.{key}={getattr(self, key)}: mteb takes its tasks whole and as they are; leave it out"
+                )
+        return self
+
+
+BENCHMARKS: dict[str, type[BenchmarkConfigBase]] = {
+    "cldr": CldrBenchmarkConfig,
+    "miracl": MiraclBenchmarkConfig,
+    "mteb": MtebBenchmarkConfig,
+    "xquad_r": XquadRBenchmarkConfig,
+}
 """Schema of each benchmark by the key under ``benchmark``."""
 
 
@@ -516,6 +622,7 @@ class EvaluateConfig(_Common):
     """Devices that share the shards."""
     precision: Precision = "32"
     """Precision of the encoder; scores are always fp32."""
+    language_removal: LanguageRemovalConfig = LanguageRemovalConfig()
 
     @model_validator(mode="after")
     def _something_to_do(self) -> EvaluateConfig:

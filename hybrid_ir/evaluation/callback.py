@@ -14,9 +14,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from hybrid_ir.config import EvaluationConfig
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
+from hybrid_ir.evaluation.encoding import EvaluationStopped
 from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.evaluation.results import Results
-from hybrid_ir.evaluation.search import EvaluationStopped
 from hybrid_ir.training.checkpoint import Checkpointing
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 

@@ -1,4 +1,10 @@
-"""Evaluates an encoder on a benchmark: encode once, score in chunks, count ranks, and collect results."""
+"""Evaluates an encoder on a benchmark: texts are encoded once, shards searched as they come, ranks turned to results.
+
+A benchmark either ranks its whole pool (mean average precision without cut-off, rank distance) or retrieves the
+``depth`` best documents of each query. The first needs a shard twice, once for the scores of the relevant documents and
+once to count what stands above them, so each process keeps the embeddings of its shards. The second needs it once: the
+corpus streams through, and memory does not grow with it.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +18,44 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybrid_ir.config import EvaluationConfig
-from hybrid_ir.errors import DataError, UserError
+from hybrid_ir.config import EvaluationConfig, LanguageRemovalConfig
+from hybrid_ir.errors import ConfigError, DataError, UserError
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
-from hybrid_ir.evaluation.metrics import ALL, RetrievalMetrics
-from hybrid_ir.evaluation.results import Results
-from hybrid_ir.evaluation.search import (
+from hybrid_ir.evaluation.encoding import (
+    EmbeddingCache,
     EvaluationStopped,
-    ExactSearch,
     Progress,
+    Shard,
     TextEncoder,
     all_ranks,
+    document_shards,
+    encode_documents,
     encode_in_shards,
     exchange_device,
+    share,
     world,
 )
+from hybrid_ir.evaluation.language_bias import bias_rows_from_results, measure
+from hybrid_ir.evaluation.language_removal import LanguageRemoval
+from hybrid_ir.evaluation.metrics import ALL, NOT_RETRIEVED, RetrievalMetrics
+from hybrid_ir.evaluation.pool import PoolRanking
+from hybrid_ir.evaluation.results import Results
+from hybrid_ir.evaluation.search import (
+    CHUNK,
+    NO_DOCUMENT,
+    TopK,
+    count_above,
+    key_scores,
+    ranking_keys,
+    scores,
+    tie_order,
+)
+from hybrid_ir.evaluation.search_state import SearchState
 
 UNION = -1
 """Pool of all languages' documents; other pools are language indices."""
+PRODUCT_ELEMENTS = 2**27
+"""Scores of a chunk of queries that are kept between the two looks at them (512 MB); more are computed twice."""
 
 
 def evaluate(
@@ -39,6 +65,7 @@ def evaluate(
     step: int,
     run_dir: Path | None = None,
     *,
+    language_removal: LanguageRemovalConfig | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Results:
@@ -47,49 +74,84 @@ def evaluate(
     Args:
         encoder: the model.
         benchmark: queries, documents and judgments.
-        evaluation: sizes of shards, and whether rankings are written.
+        evaluation: sizes of shards, additional metrics, and whether rankings are written and embeddings kept.
         step: training step of the model, noted in the results.
-        run_dir: with ``evaluation.save_runs``, rankings go to ``runs/<benchmark>.<query language>-<corpus language or
-            all>.trec`` in it, in TREC's run format; written by rank 0.
+        run_dir: with ``evaluation.save_runs``, rankings and judgments go to ``runs/<benchmark>.<query
+            language>-<corpus language or all>.trec`` and ``.qrels`` in it, in TREC's formats; written by rank 0.
+        language_removal: what is taken out of the embeddings before they are compared; None for nothing.
         progress: called as ``progress(what, done, total)`` on every rank.
-        should_stop: asked between shards and between chunks.
+        should_stop: asked between shards.
 
     Returns:
         The results, the same on every rank and bitwise the same for any number of processes.
 
     Raises:
-        UserError: an embedding is not finite, or a run file cannot be written.
+        UserError: an embedding is not finite, or a file cannot be written.
+        ConfigError: language removal is asked of a benchmark that cannot have it.
         DataError: the benchmark has no judged query, or (with run files) an id with a space.
         EvaluationStopped: ``should_stop`` said so.
     """
-    relevant = _Relevant.of(benchmark)
-    runs = _RunFiles(benchmark, run_dir) if evaluation.save_runs and run_dir else None
-    with torch.no_grad():
-        documents = encode_in_shards(
-            encoder, benchmark.documents, "passage", evaluation.shard_size, progress, should_stop
+    if benchmark.depth is not None and "multilingual" in benchmark.settings:
+        raise ValueError("a benchmark with a depth has no multilingual setting: rank distance needs the whole pool")
+    removal = language_removal if language_removal is not None and language_removal.method != "none" else None
+    if removal is not None and (benchmark.depth is not None or len(benchmark.languages) < 2):
+        raise ConfigError(
+            f"language_removal.method={removal.method}: {benchmark.name} is searched within single languages, where "
+            f"there is no language bias to remove; leave it out of benchmark, or set language_removal.method=none"
         )
-        queries = encode_in_shards(encoder, benchmark.queries, "query", evaluation.shard_size, progress, should_stop)
-        metrics = RetrievalMetrics(benchmark.languages)
+    relevant = _Relevant.of(benchmark)
+    runs = _RunFiles(benchmark, evaluation.run_depth, run_dir) if evaluation.save_runs and run_dir else None
+    kept = evaluation.cache_embeddings or benchmark.corpus_fingerprint is not None
+    identity = _fingerprint(encoder) if kept else None
+    cache = EmbeddingCache.of(identity) if evaluation.cache_embeddings and identity is not None else None
+    if cache is not None:
+        cache.check_space(len(benchmark.documents) + len(benchmark.queries), getattr(encoder, "dim", 0))
+    with torch.no_grad():
+        queries = encode_in_shards(
+            encoder, benchmark.queries, "query", evaluation.shard_size, cache, progress, should_stop
+        )
+        search = _Search(benchmark, relevant, queries, evaluation, runs is not None)
+        metrics = RetrievalMetrics(benchmark.languages, evaluation.metrics)
         metrics.to(exchange_device())
-        scorer = _Scorer(benchmark, relevant, documents, queries, metrics, evaluation.shard_size)
-        rank, size = world()
-        for _, of_language in itertools.groupby(scorer.chunks(), key=lambda chunk: chunk.language):
-            rankings: list[_Ranking] = []
-            with all_ranks():
-                for chunk in of_language:
-                    if chunk.number % size != rank:
-                        continue
-                    if should_stop is not None and should_stop():
-                        raise EvaluationStopped
-                    rankings += scorer.score(chunk, evaluation.run_depth if runs else 0)
-                    if progress is not None:
-                        progress("searching for queries", chunk.done, len(benchmark.queries))
+        if benchmark.depth is None:
+            found = search.whole(encoder, cache, removal, progress, should_stop)
+        else:
+            found = search.retrieve(encoder, identity, cache, progress, should_stop)
+        union: PoolRanking | None = None
+        for pool in found:
+            if world()[0] == 0:
+                metrics.update(
+                    torch.as_tensor(pool.queries),
+                    torch.as_tensor(search.query_languages[pool.queries]),
+                    torch.full((len(pool.queries),), pool.pool),
+                    torch.as_tensor(pool.ranks),
+                    torch.as_tensor(pool.gains),
+                )
             if runs:
-                gathered = _gather(rankings)
                 with all_ranks():
-                    if rank == 0:
-                        runs.write(gathered)
-    return Results.from_groups(benchmark.name, benchmark.query_ids, metrics.compute(), step)
+                    if world()[0] == 0:
+                        runs.write(pool)
+            if pool.pool == UNION:
+                union = pool.ranking(evaluation.language_bias_k)
+        groups = metrics.compute()
+    search.forget()
+    if union is None or len(benchmark.languages) < 2:
+        return Results.from_groups(benchmark.name, benchmark.query_ids, groups, step)
+    bias = measure(benchmark, union, evaluation.language_bias_k, step)
+    for group, values in groups.items():
+        if group.setting == "multilingual":
+            groups[group] = values.with_columns(bias.metrics, bias.of(values.queries))
+    results = Results.from_groups(benchmark.name, benchmark.query_ids, groups, step)
+    results.bias = [*bias.rows, *bias_rows_from_results(results, benchmark.name)]
+    return results
+
+
+def _fingerprint(encoder: TextEncoder) -> str | None:
+    of_encoder: Callable[[], str] | None = getattr(encoder, "fingerprint", None)
+    return of_encoder() if of_encoder is not None else None
+
+
+# ------------------------------------------------------------------------------------------------------- judgments
 
 
 @dataclass(frozen=True)
@@ -99,6 +161,7 @@ class _Relevant:
     start: np.ndarray
     """[queries + 1]: query q has entries start[q] to start[q + 1]."""
     document: np.ndarray
+    """[entries]: negative for one that is not in the corpus (``Benchmark.missing_ids``)."""
     gain: np.ndarray
 
     @classmethod
@@ -112,153 +175,304 @@ class _Relevant:
         if len(repeated):
             query, document, _ = judgments[repeated[0]]
             raise DataError(
-                f"benchmark {benchmark.name}: document {benchmark.document_ids[document]} is judged twice for query "
+                f"benchmark {benchmark.name}: document {benchmark.document_id(document)} is judged twice for query "
                 f"{benchmark.query_ids[query]}; keep one judgment"
             )
         start = np.searchsorted(judgments[:, 0], np.arange(len(benchmark.query_ids) + 1))
         return cls(start, judgments[:, 1], judgments[:, 2])
 
-    def padded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Documents (padded with -1) and gains (0) of some queries, both [queries, R]."""
+    def padded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Documents, gains (0 at padding) and whether there is one, of some queries; each [queries, R]."""
         counts = self.start[queries + 1] - self.start[queries]
-        columns = np.arange(max(1, counts.max()))
+        columns = np.arange(max(1, counts.max(initial=0)))
         present = columns < counts[:, None]
         entries = np.where(present, self.start[queries][:, None] + columns, 0)
-        return np.where(present, self.document[entries], -1), np.where(present, self.gain[entries], 0)
+        return np.where(present, self.document[entries], 0), np.where(present, self.gain[entries], 0), present
+
+
+# ---------------------------------------------------------------------------------------------------------- search
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Queries of one language that are scored together."""
+class _Pool:
+    """What the search of one pool found, for the queries that have a relevant document in it."""
 
-    number: int
-    language: int
-    queries: np.ndarray
-    done: int
-    """Queries in this chunk and those before it."""
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """The best documents of some queries of one language in one pool."""
-
-    language: int
     pool: int
     queries: np.ndarray
+    """[n] indices in the benchmark."""
     documents: np.ndarray
-    scores: np.ndarray
+    """[n, R] relevant documents, whatever stands at padding."""
+    ranks: np.ndarray
+    """[n, R] their ranks in the pool; 0 at padding and where a document is of another pool."""
+    gains: np.ndarray
+    top_keys: np.ndarray | None = None
+    """[n, depth] keys of the best documents, ``NO_KEY`` where there are fewer."""
+    top: np.ndarray | None = None
+    """[n, depth] the best documents, best first."""
+
+    def ranking(self, k: int) -> PoolRanking:
+        assert self.top is not None
+        order = np.argsort(self.queries)
+        relevant = np.where(self.ranks > 0, self.documents, -1)
+        return PoolRanking(self.queries[order], self.top[order, :k], relevant[order], self.ranks[order])
 
 
-class _Scorer:
-    """Ranks of the relevant documents, chunk by chunk."""
+class _Search:
+    """Searches every pool with the queries that count there.
+
+    Queries stand in the order of their languages, so that those of a language are a slice; ``position`` is a query's
+    place in that order.
+    """
 
     def __init__(
-        self,
-        benchmark: Benchmark,
-        relevant: _Relevant,
-        documents: Tensor,
-        queries: Tensor,
-        metrics: RetrievalMetrics,
-        shard_size: int,
+        self, benchmark: Benchmark, relevant: _Relevant, queries: Tensor, evaluation: EvaluationConfig, save_runs: bool
     ) -> None:
-        self.benchmark = benchmark
-        self.relevant = relevant
-        self.documents = documents
-        self.queries = queries
-        self.metrics = metrics
-        self.shard_size = shard_size
+        self.benchmark, self.evaluation, self.save_runs = benchmark, evaluation, save_runs
         self.query_languages = np.asarray(benchmark.query_languages, dtype=np.int64)
-        self.document_languages = np.asarray(benchmark.document_languages, dtype=np.int64)
-        # Where only monolingual search is asked for, a query meets its own language's documents and no others.
-        self.separate = set(benchmark.settings) == {"monolingual"}
-        self._search: tuple[int, ExactSearch, np.ndarray] | None = None
-
-    def search_for(self, language: int) -> tuple[ExactSearch, np.ndarray]:
-        """The search that serves a language's queries, and each document's place in it (-1: not in it)."""
-        if self._search is None or (self.separate and self._search[0] != language):
-            chosen = np.arange(len(self.document_languages))
-            if self.separate:
-                chosen = np.flatnonzero(self.document_languages == language)
-            place = np.full(len(self.document_languages), -1)
-            place[chosen] = np.arange(len(chosen))
-            embeddings = self.documents
-            if self.separate:
-                embeddings = embeddings[torch.as_tensor(chosen, device=embeddings.device)]
-            ids = [self.benchmark.document_ids[i] for i in chosen.tolist()]
-            languages = self.document_languages[chosen]
-            search = ExactSearch(embeddings, languages, len(self.benchmark.languages), ids, self.shard_size)
-            self._search = (language, search, place)
-        return self._search[1], self._search[2]
-
-    def chunks(self) -> Iterator[_Chunk]:
-        """The judged queries, language by language."""
-        number = done = 0
-        judged = np.diff(self.relevant.start) > 0
-        for language in range(len(self.benchmark.languages)):
-            queries = np.flatnonzero((self.query_languages == language) & judged)
-            pool = self.document_languages == language if self.separate else self.document_languages >= 0
-            size = ExactSearch.chunk_size(int(pool.sum()))
-            for start in range(0, len(queries), size):
-                chunk = queries[start : start + size]
-                done += len(chunk)
-                yield _Chunk(number, language, chunk, done)
-                number += 1
-
-    def score(self, chunk: _Chunk, depth: int) -> list[_Ranking]:
-        """Adds a chunk's ranks to the metrics.
-
-        Returns:
-            The ``depth`` best documents of each query in each pool that counts; none where ``depth`` is 0.
-        """
-        search, place = self.search_for(chunk.language)
-        documents, gains = self.relevant.padded(chunk.queries)
-        inside = np.where(documents >= 0, place[documents], -1)
-        languages = np.where(inside >= 0, self.document_languages[documents], -1)
-        device = self.queries.device
-        keys = search.keys(self.queries[torch.as_tensor(chunk.queries, device=device)])
-        above = search.count_above(keys, torch.as_tensor(inside, device=device)).cpu().numpy()
-
-        settings = self.benchmark.settings
-        pools = [
-            pool
-            for pool in range(len(self.benchmark.languages))
-            if ("monolingual" if pool == chunk.language else "cross_lingual") in settings
+        judged = np.flatnonzero(np.diff(relevant.start) > 0)
+        self.queries = judged[np.argsort(self.query_languages[judged], kind="stable")]
+        self.embeddings = queries[torch.as_tensor(self.queries, device=queries.device)]
+        self.device = queries.device
+        self.documents, self.gains, self.present = relevant.padded(self.queries)
+        self.inside = self.present & (self.documents >= 0)
+        of_query = self.query_languages[self.queries]
+        # A relevant document that is missing from the corpus would be of the query's language.
+        self.document_language = np.where(
+            self.inside,
+            np.asarray(benchmark.document_languages)[np.where(self.inside, self.documents, 0)],
+            of_query[:, None],
+        )
+        bounds = np.searchsorted(of_query, np.arange(len(benchmark.languages) + 1))
+        self.chunks = [
+            (language, slice(start, min(start + CHUNK, bounds[language + 1])))
+            for language in range(len(benchmark.languages))
+            for start in range(bounds[language], bounds[language + 1], CHUNK)
         ]
-        rankings: list[_Ranking] = []
-        for pool in [*pools, UNION] if "multilingual" in settings else pools:
-            members = inside >= 0 if pool == UNION else languages == pool
-            rows = np.flatnonzero(members.any(axis=1))
-            if not len(rows):
+        self.shards = document_shards(np.asarray(benchmark.document_languages), evaluation.shard_size)
+        self.order = (
+            benchmark.document_order if benchmark.document_order is not None else tie_order(benchmark.document_ids)
+        )
+        self.states: list[SearchState] = []
+
+    def wanted(self, query_language: int, pool: int) -> bool:
+        """Whether queries of a language are asked of a pool."""
+        if pool == UNION:
+            return "multilingual" in self.benchmark.settings
+        return ("monolingual" if query_language == pool else "cross_lingual") in self.benchmark.settings
+
+    def meets(self, query_language: int, language: int) -> bool:
+        """Whether queries of a language must be multiplied with a language's documents."""
+        return self.wanted(query_language, language) or self.wanted(query_language, UNION)
+
+    def order_of(self, shard: Shard) -> Tensor:
+        """[documents] int64: their places in ascending order of ids."""
+        return torch.as_tensor(np.asarray(shard.of(self.order), dtype=np.int64), device=self.device)
+
+    def _mine(self, shards: Sequence[Shard]) -> list[Shard]:
+        rank, size = world()
+        return [shard for shard in shards if shard.number % size == rank]
+
+    # ---------------------------------------------------------------------------------------------- the whole pool
+
+    def whole(
+        self,
+        encoder: TextEncoder,
+        cache: EmbeddingCache | None,
+        removal: LanguageRemovalConfig | None,
+        progress: Progress | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[_Pool]:
+        """Ranks of all relevant documents in every pool. Collective."""
+        mine = self._mine(self.shards)
+        with all_ranks():
+            encoded = encode_documents(encoder, self.benchmark, mine, cache, progress, should_stop)
+            kept = [(shard, embeddings.to(self.device)) for shard, embeddings in encoded]
+        if removal is not None:
+            kept = self._remove_languages(kept, removal)
+        languages = len(self.benchmark.languages)
+        above = torch.zeros(*self.documents.shape, languages, dtype=torch.int64, device=self.device)
+        tops = self._rankings()
+        relevant = self._places()
+        for query_language, rows in self.chunks:
+            thresholds = torch.zeros(self.documents[rows].shape, dtype=torch.int64, device=self.device)
+            with all_ranks():
+                if should_stop is not None and should_stop():
+                    raise EvaluationStopped
+                met = [part for part in kept if self.meets(query_language, part[0].language)]
+                small = len(thresholds) * sum(len(shard) for shard, _ in met) <= PRODUCT_ELEMENTS
+                products = [scores(self.embeddings[rows], part) for _, part in met] if small else []
+                for i, (shard, part) in enumerate(met):
+                    row, column, place = relevant(shard, rows)
+                    if len(row):
+                        # The product of the whole chunk and shard, as it is when documents are counted: the same bits.
+                        values = (products[i] if small else scores(self.embeddings[rows], part))[row, place]
+                        thresholds[row, column] = ranking_keys(values, self.order_of(shard)[place])
+            self._sum(thresholds)
+            thresholds[torch.as_tensor(~self.inside[rows], device=self.device)] = NO_DOCUMENT
+            with all_ranks():
+                for i, (shard, part) in enumerate(met):
+                    values, order = products[i] if small else scores(self.embeddings[rows], part), self.order_of(shard)
+                    above[rows, :, shard.language] += count_above(ranking_keys(values, order), thresholds)
+                    for pool, top in tops.items():
+                        if pool in (shard.language, UNION) and self.wanted(query_language, pool):
+                            top.update(rows, values, order, shard.tensor(self.device))
+                if progress is not None:
+                    progress("searching for queries", rows.stop, len(self.queries))
+        self._sum(above)
+        counts = above.cpu().numpy()
+        for pool in [*range(languages), UNION]:
+            ranks = 1 + (counts.sum(axis=2) if pool == UNION else counts[:, :, pool])
+            ranking = tops[pool].ranking() if pool in tops else None
+            found = self._pool(pool, np.where(self.inside, ranks, NOT_RETRIEVED), ranking)
+            if found is not None:
+                yield found
+
+    def _places(self) -> Callable[[Shard, slice], tuple[Tensor, Tensor, Tensor]]:
+        """A function that finds the relevant documents of a chunk of queries in a shard: row in the chunk, column among
+        the query's relevant documents, place in the shard."""
+        number = np.full(len(self.benchmark.documents), -1)
+        place = np.full(len(self.benchmark.documents), -1)
+        for shard in self.shards:
+            number[shard.documents], place[shard.documents] = shard.number, np.arange(len(shard))
+        present = np.where(self.inside, self.documents, 0)
+        number, place = np.where(self.inside, number[present], -1), place[present]
+
+        def find(shard: Shard, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+            row, column = np.nonzero(number[rows] == shard.number)
+            found = (row, column, place[rows][row, column])
+            return tuple(torch.as_tensor(part, device=self.device) for part in found)  # type: ignore[return-value]
+
+        return find
+
+    def _rankings(self) -> dict[int, TopK]:
+        """A running top k for each pool whose best documents are asked for."""
+        n = len(self.queries)
+        depths: dict[int, int] = {}
+        if "multilingual" in self.benchmark.settings:
+            depths[UNION] = self.evaluation.language_bias_k
+        if self.save_runs:
+            for pool in [*range(len(self.benchmark.languages)), UNION]:
+                if any(self.wanted(language, pool) for language, _ in self.chunks):
+                    depths[pool] = max(self.evaluation.run_depth, depths.get(pool, 0))
+        return {pool: TopK(n, min(depth, self._size(pool)), self.device) for pool, depth in depths.items()}
+
+    def _size(self, pool: int) -> int:
+        return sum(len(shard) for shard in self.shards if pool in (shard.language, UNION))
+
+    def _sum(self, values: Tensor) -> None:
+        if world()[1] > 1:
+            summed = values.to(exchange_device())
+            dist.all_reduce(summed)
+            values.copy_(summed)
+
+    def _remove_languages(
+        self, kept: list[tuple[Shard, Tensor]], removal: LanguageRemovalConfig
+    ) -> list[tuple[Shard, Tensor]]:
+        """Fits the removal on all passages, the same on every rank, and applies it to passages and queries."""
+        sizes = np.cumsum([0, *(len(shard) for shard in self.shards)]).tolist()
+        ranges = [range(start, stop) for start, stop in itertools.pairwise(sizes)]
+        if world()[1] > 1:
+            mine = {shard.number: (shard, part.to(exchange_device())) for shard, part in kept}
+            passages = share(mine, ranges, sizes[-1])
+        else:
+            passages = torch.cat([part for _, part in kept])
+        languages = np.concatenate([np.full(len(shard), shard.language) for shard in self.shards])
+        assert removal.method != "none"
+        fitted = LanguageRemoval.fit(passages, languages, self.benchmark.languages, removal.method, removal.components)
+        self.embeddings = fitted.apply(self.embeddings, self.query_languages[self.queries])
+        return [(shard, fitted.apply(part, np.full(len(shard), shard.language))) for shard, part in kept]
+
+    # ------------------------------------------------------------------------------------------------ the top only
+
+    def retrieve(
+        self,
+        encoder: TextEncoder,
+        identity: str | None,
+        cache: EmbeddingCache | None,
+        progress: Progress | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[_Pool]:
+        """The ``depth`` best documents of each query, one language's corpus after the other. Collective."""
+        assert self.benchmark.depth is not None
+        for language in range(len(self.benchmark.languages)):
+            asked = [rows for query_language, rows in self.chunks if self.wanted(query_language, language)]
+            if not asked:
                 continue
-            counts = above.sum(axis=2) if pool == UNION else above[:, :, pool]
-            ranks = np.where(members, 1 + counts, 0)[rows]
-            self.metrics.update(
-                torch.as_tensor(chunk.queries[rows]),
-                torch.full((len(rows),), chunk.language),
-                torch.full((len(rows),), pool),
-                torch.as_tensor(ranks),
-                torch.as_tensor(gains[rows]),
-            )
-            if depth:
-                best, scores = search.top_k(
-                    keys[torch.as_tensor(rows, device=device)], depth, None if pool == UNION else pool
-                )
-                chosen = np.flatnonzero(place >= 0)  # places back to documents of the benchmark
-                rankings.append(
-                    _Ranking(
-                        chunk.language, pool, chunk.queries[rows], chosen[best.cpu().numpy()], scores.cpu().numpy()
-                    )
-                )
-        return rankings
+            first, last = asked[0].start, asked[-1].stop
+            top = TopK(last - first, min(self.benchmark.depth, max(1, self._size(language))), self.device)
+            mine = self._mine([shard for shard in self.shards if shard.language == language])
+            with all_ranks():
+                state = SearchState.of(identity, self.benchmark, self.embeddings[first:last], self.evaluation, language)
+                done = state.resume(top) if state is not None else 0
+                if state is not None:
+                    self.states.append(state)
+                for shard, embeddings in encode_documents(
+                    encoder, self.benchmark, mine[done:], cache, progress, should_stop
+                ):
+                    embeddings = embeddings.to(self.device)
+                    order, documents = self.order_of(shard), shard.tensor(self.device)
+                    for rows in asked:
+                        values = scores(self.embeddings[rows], embeddings)
+                        top.update(slice(rows.start - first, rows.stop - first), values, order, documents)
+                    done += 1
+                    if state is not None:
+                        state.save(top, done, last=done == len(mine))
+            keys, documents = top.ranking()
+            yield from self._retrieved(language, slice(first, last), keys, documents)
+
+    def _retrieved(self, language: int, rows: slice, keys: Tensor, documents: Tensor) -> Iterator[_Pool]:
+        top = documents.numpy()
+        ranks = np.full(self.documents.shape, NOT_RETRIEVED)
+        row, column = np.nonzero(self.inside[rows] & (self.document_language[rows] == language))
+        for start in range(0, len(row), CHUNK):
+            r, c = row[start : start + CHUNK], column[start : start + CHUNK]
+            same = top[r] == self.documents[rows][r, c][:, None]
+            hit = same.any(axis=1)
+            ranks[rows.start + r[hit], c[hit]] = 1 + same[hit].argmax(axis=1)
+        found = self._pool(language, ranks, (keys, documents), rows.start)
+        if found is not None:
+            yield found
+
+    # --------------------------------------------------------------------------------------------------- what found
+
+    def _pool(
+        self, pool: int, ranks: np.ndarray, ranking: tuple[Tensor, Tensor] | None, first: int = 0
+    ) -> _Pool | None:
+        """The queries that count in a pool, None where there are none; ``first`` is the ranking's first position."""
+        members = self.present if pool == UNION else self.present & (self.document_language == pool)
+        wanted = np.zeros(len(self.queries), dtype=bool)
+        for language, chunk in self.chunks:
+            wanted[chunk] = self.wanted(language, pool)
+        rows = np.flatnonzero(members.any(axis=1) & wanted)
+        if not len(rows):
+            return None
+        return _Pool(
+            pool,
+            self.queries[rows],
+            self.documents[rows],
+            np.where(members, ranks, 0)[rows],
+            np.where(members, self.gains, 0)[rows],
+            *((part.numpy()[rows - first] for part in ranking) if ranking is not None else (None, None)),
+        )
+
+    def forget(self) -> None:
+        """Removes what was kept for the case of an interruption."""
+        for state in self.states:
+            state.remove()
+
+
+# ------------------------------------------------------------------------------------------------------- run files
 
 
 class _RunFiles:
-    """TREC run files: ``query Q0 document rank score tag`` a line."""
+    """TREC run files (``query Q0 document rank score tag``) and the judgments that go with them."""
 
-    def __init__(self, benchmark: Benchmark, run_dir: Path) -> None:
-        self.benchmark = benchmark
+    def __init__(self, benchmark: Benchmark, depth: int, run_dir: Path) -> None:
+        self.benchmark, self.depth = benchmark, depth
         self.folder = run_dir / "runs"
-        for kind, ids in (("query", benchmark.query_ids), ("document", benchmark.document_ids)):
+        # Ids of a corpus on disk were checked when it was stored.
+        documents = benchmark.document_ids if benchmark.document_order is None else ()
+        for kind, ids in (("query", benchmark.query_ids), ("document", documents)):
             for name in ids:
                 if not name or any(c.isspace() for c in name):
                     raise DataError(
@@ -266,40 +480,51 @@ class _RunFiles:
                         f"cannot hold; set evaluation.save_runs=false"
                     )
 
-    def write(self, rankings: Sequence[_Ranking]) -> None:
-        """Writes the files of one query language, whole.
+    def write(self, pool: _Pool) -> None:
+        """Writes the files of a pool, one for each query language, each whole.
 
         Raises:
             UserError: the folder cannot be written.
         """
+        assert pool.top is not None
+        assert pool.top_keys is not None
         names = self.benchmark.languages
-        for pool in dict.fromkeys(r.pool for r in rankings):
-            parts = [r for r in rankings if r.pool == pool]
-            corpus = ALL if pool == UNION else names[pool]
-            path = self.folder / f"{self.benchmark.name}.{names[parts[0].language]}-{corpus}.trec"
-            partial = path.with_suffix(".partial")
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with partial.open("w", encoding="utf-8", newline="\n") as file:
-                    file.writelines(self._lines(parts))
-                partial.replace(path)
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error
+        corpus = ALL if pool.pool == UNION else names[pool.pool]
+        languages = np.asarray(self.benchmark.query_languages)[pool.queries]
+        for language in np.unique(languages).tolist():
+            rows = np.flatnonzero(languages == language)
+            stem = self.folder / f"{self.benchmark.name}.{names[language]}-{corpus}"
+            self._write(stem.with_name(f"{stem.name}.trec"), self._ranked(pool, rows))
+            self._write(stem.with_name(f"{stem.name}.qrels"), self._judged(pool, rows))
 
-    def _lines(self, parts: Sequence[_Ranking]) -> Iterator[str]:
-        for part in parts:
-            for query, documents, scores in zip(part.queries, part.documents, part.scores, strict=True):
-                query_id = self.benchmark.query_ids[query]
-                for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+    def _write(self, path: Path, lines: Iterator[str]) -> None:
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(lines)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error
+
+    def _ranked(self, pool: _Pool, rows: np.ndarray) -> Iterator[str]:
+        assert pool.top is not None
+        assert pool.top_keys is not None
+        for row in rows.tolist():
+            query_id = self.benchmark.query_ids[pool.queries[row]]
+            values = key_scores(torch.from_numpy(pool.top_keys[row, : self.depth])).tolist()
+            best = pool.top[row, : self.depth].tolist()
+            for rank, (document, value) in enumerate(zip(best, values, strict=True), start=1):
+                if document >= 0:
                     # 9 digits give back the fp32 score to the last bit: equal scores stay equal, the order is the same.
-                    yield f"{query_id} Q0 {self.benchmark.document_ids[document]} {rank} {score:.9g} hybrid_ir\n"
+                    yield f"{query_id} Q0 {self.benchmark.document_ids[document]} {rank} {value:.9g} hybrid_ir\n"
 
-
-def _gather(rankings: list[_Ranking]) -> list[_Ranking]:
-    """All ranks' rankings on rank 0, in the order of the queries; nothing on the others."""
-    rank, size = world()
-    if size > 1:
-        parts: list[list[_Ranking]] | None = [[] for _ in range(size)] if rank == 0 else None
-        dist.gather_object(rankings, parts, dst=0)
-        rankings = [ranking for part in parts or [] for ranking in part]
-    return sorted(rankings, key=lambda r: (r.pool, int(r.queries[0])))
+    def _judged(self, pool: _Pool, rows: np.ndarray) -> Iterator[str]:
+        for row in rows.tolist():
+            query_id = self.benchmark.query_ids[pool.queries[row]]
+            for document, rank, gain in zip(
+                pool.documents[row].tolist(), pool.ranks[row].tolist(), pool.gains[row].tolist(), strict=True
+            ):
+                if rank > 0:
+                    yield f"{query_id} 0 {self.benchmark.document_id(document)} {gain}\n"

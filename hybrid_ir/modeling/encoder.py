@@ -5,6 +5,8 @@ What a model folder says about itself is read in :mod:`hybrid_ir.modeling.model_
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -137,14 +139,14 @@ class BiEncoder(nn.Module):
         padding included (one text at least); None takes the attribute's. The cut depends on the texts and it alone.
 
         Returns:
-            ``[len(texts), dim]`` fp32 on the CPU, in the order of ``texts``.
+            ``[len(texts), dim]`` fp32 on the encoder's device, in the order of ``texts``.
         """
         return self.encode_token_ids(self.tokenize(texts, kind), tokens_per_batch)
 
     @torch.no_grad()
     def encode_token_ids(self, token_ids: Sequence[Sequence[int]], tokens_per_batch: int | None = None) -> Tensor:
         """As `encode`, of texts that are tokens already (as `tokenize` returns them)."""
-        embeddings = torch.empty(len(token_ids), self.dim, dtype=torch.float32)
+        embeddings = torch.empty(len(token_ids), self.dim, dtype=torch.float32, device=self.device)
         # Modules may be in different modes (frozen parts): each is put back into its own.
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -154,11 +156,38 @@ class BiEncoder(nn.Module):
             ):
                 input_ids, attention_mask = self.pad([token_ids[row] for row in rows])
                 output = self(input_ids.to(self.device), attention_mask.to(self.device))
-                embeddings[torch.tensor(rows)] = output.float().cpu()
+                embeddings[torch.tensor(rows, device=self.device)] = output.float()
         finally:
             for module, mode in modes:
                 module.training = mode
         return embeddings
+
+    def fingerprint(self) -> str:
+        """Hash of all that embeddings depend on: weights, tokenizer, prefixes, lengths, batches, type of numbers.
+
+        64 hex digits; the same in any process. Takes a second for each gigabyte or so of weights.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            values = value.detach().cpu().contiguous()
+            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.reshape(-1).view(torch.uint8).numpy())
+        device = self.device.type
+        settings = {
+            "transformer": self.transformer.config.to_json_string(use_diff=False),
+            "tokenizer": self._tokenizer_text(),
+            "said": self.extra_repr(),
+            "tokens_per_batch": self.tokens_per_batch,
+            "device": device,
+            "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "no",
+        }
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def _tokenizer_text(self) -> str:
+        if getattr(self.tokenizer, "is_fast", False):
+            return str(self.tokenizer.backend_tokenizer.to_str())
+        return json.dumps([self.tokenizer.get_vocab(), repr(self.tokenizer)], sort_keys=True, default=str)
 
     # -------------------------------------------------------------------------------------------------- tokens
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from hybrid_ir.config import EvaluationConfig
+    from hybrid_ir.evaluation.benchmarks.document_store import ConcatenatedArrays
+    from hybrid_ir.evaluation.encoding import Progress
+    from hybrid_ir.evaluation.results import Results
+    from hybrid_ir.modeling.encoder import BiEncoder
 
 Setting = Literal["monolingual", "cross_lingual", "multilingual"]
 SETTINGS: tuple[Setting, ...] = ("monolingual", "cross_lingual", "multilingual")
@@ -15,12 +23,23 @@ Text = str | tuple[str, str]
 """A text, or a pair of texts that the tokenizer joins (the second is truncated)."""
 
 
+class Places(Protocol):
+    """Place of each document in an order, as an array or read from disk."""
+
+    def __getitem__(self, key: slice, /) -> np.ndarray:
+        """[documents of the slice] int."""
+        ...
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """Queries, documents and judgments in memory.
+    """Queries, documents and judgments.
 
+    Documents may be sequences that read from disk (item by item and by slice): a corpus of any size is never in memory.
     ``judgments[k] = (query index, document index, relevance)``; relevance 0 is judged not relevant. A query counts
-    against a pool (one language's documents, or the union of all) only if a relevant document is in it.
+    against a pool (one language's documents, or the union of all) only if a relevant document is in it. A judged
+    document that is missing from the corpus has the index ``-1 - i`` and the id ``missing_ids[i]``: it is never
+    retrieved, and counts as relevant all the same, as in trec_eval.
     """
 
     name: str
@@ -41,6 +60,30 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know (e.g. left-out topics, a corpus that is only a sample)."""
     info: dict[str, Any] = field(default_factory=dict)
+    document_order: np.ndarray | ConcatenatedArrays | None = None
+    """[documents] int: place of each document in ascending order of ids (by code point) within its pool; None has it
+    computed from ``document_ids``."""
+    depth: int | None = None
+    """Documents retrieved for a query: what ranks below counts as not retrieved. None ranks the whole pool."""
+    corpus_fingerprint: str | None = None
+    """Changes with the documents; with it, an interrupted search can be continued. None: it is not."""
+    missing_ids: Sequence[str] = ()
+    """Ids of judged documents that are missing from the corpus."""
+    passage_queries: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Texts generated for documents, by document index; encoded as queries and averaged into the embedding."""
+    passage_queries_weight: float = 0.5
+    """Weight of the mean embedding of a document's generated texts."""
+
+    def document_id(self, index: int) -> str:
+        """Id of a document, also of a missing one."""
+        return self.document_ids[index] if index >= 0 else self.missing_ids[-1 - index]
+
+    def describe(self) -> str:
+        """One line: what will be run."""
+        return (
+            f"{self.name}: {len(self.queries):,} queries, {len(self.documents):,} documents, "
+            f"{len(self.languages)} languages"
+        )
 
     def limited(self, limit: int | None) -> Benchmark:
         """The first ``limit`` question ids (in order of appearance) against the whole pool."""
@@ -52,23 +95,43 @@ class Benchmark:
         rows = self.judgments[keep[self.judgments[:, 0]]].copy()
         rows[:, 0] = new_index[rows[:, 0]]
         index = np.flatnonzero(keep)
-        return Benchmark(
-            name=self.name,
+        return replace(
+            self,
             query_ids=[self.query_ids[i] for i in index.tolist()],
             query_languages=self.query_languages[index],
             queries=[self.queries[i] for i in index.tolist()],
-            document_ids=self.document_ids,
-            document_languages=self.document_languages,
-            documents=self.documents,
             judgments=rows,
-            languages=self.languages,
-            settings=self.settings,
-            notes=self.notes,
-            info=self.info,
         )
 
 
-Loader = Callable[[Any], Benchmark]
+class ExternalBenchmark(Protocol):
+    """A benchmark that another library runs, with its own data, search and metrics."""
+
+    name: str
+    notes: tuple[str, ...]
+    info: dict[str, Any]
+
+    def describe(self) -> str:
+        """One line: what will be run."""
+        ...
+
+    def run(
+        self,
+        encoder: BiEncoder,
+        evaluation: EvaluationConfig,
+        step: int,
+        run_dir: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Results:
+        """Runs it on this process alone.
+
+        Raises:
+            UserError: the library or its data is not there.
+        """
+        ...
+
+
+Loader = Callable[[Any], "Benchmark | ExternalBenchmark"]
 """Makes a benchmark from its section of the configuration.
 
 Raises:
