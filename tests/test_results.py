@@ -49,8 +49,9 @@ def make_results(
             )
             for corpus in corpora:
                 queries = q * questions + np.arange(questions - (corpus == "th"))
-                values = rng.random((len(queries), len(metrics_of(setting))))
-                groups[Group(setting, query_language, corpus)] = GroupScores(queries, values)
+                names = metrics_of(setting)
+                values = rng.random((len(queries), len(names)))
+                groups[Group(setting, query_language, corpus)] = GroupScores(queries, values, names)
     ids = [f"q{i % questions}" for i in range(len(languages) * questions)]
     return Results.from_groups(benchmark, ids, groups, step)
 

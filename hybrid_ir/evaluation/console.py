@@ -12,7 +12,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from hybrid_ir.evaluation.results import Results
+from hybrid_ir.evaluation.groups import group_means
+from hybrid_ir.evaluation.language_bias import bias_table
+from hybrid_ir.evaluation.metrics import ALL
+from hybrid_ir.evaluation.results import BiasRow, Results
 
 LOG_WIDTH = 100
 """Columns where the output is not a terminal."""
@@ -21,6 +24,12 @@ LEGEND = (
     "Mo. query and corpus in one language · Cr. mean over pairs of different languages · Mul. all languages' documents "
     "in one pool · mAP without cut-off · R@k recall · rank dist. places between a question's best and worst relevant "
     "document in the Mul. pool (lower is better)"
+)
+
+BIAS_LEGEND = (
+    "own share: of the first k documents, those in the query's language · in pool: that language's share of all "
+    "documents · weak: mean mAP over one-language corpora · strong: mAP in the pool of all · gap: weak - strong · MRC: "
+    "correlation of the rankings that a question's language versions get, at most 1"
 )
 
 Means = Mapping[str, Mapping[str, float]]
@@ -44,6 +53,12 @@ _LANGUAGE_COLUMNS: tuple[Column, ...] = (
     ("R@100\nMo.", "monolingual", "recall@100"),
     _MACRO_COLUMNS[-1],
 )
+_GROUP_COLUMNS: tuple[Column, ...] = (
+    ("nDCG@10\nMo.", "monolingual", "ndcg@10"),
+    ("R@100\nMo.", "monolingual", "recall@100"),
+    *_MACRO_COLUMNS[:3],
+)
+_GROUP_TITLES = {"tier": "resource tier", "family": "language family", "script": "script"}
 
 
 def make_console() -> Console:
@@ -73,6 +88,8 @@ def print_results(
         console.print()
         console.print(language_table(last, benchmark, label, console.width))
         for table in language_maps(last, benchmark, label, console.width):
+            console.print(table)
+        for table in bias_tables(last.bias, benchmark, label, console.width):
             console.print(table)
 
 
@@ -127,6 +144,32 @@ def language_table(results: Results, benchmark: str, label: str = "", width: int
     return _titled(f"{_title(benchmark, label)}: by query language", table)
 
 
+def group_tables(results: Results, benchmark: str, label: str = "", width: int = LOG_WIDTH) -> list[RenderableType]:
+    """Means over groups of query languages: resource tiers, families, scripts. Where the width is below ``LOG_WIDTH``,
+    the number of a group's languages stands for their codes.
+
+    Returns:
+        A table for each grouping that has at least two groups, and for the tiers where there is the low one.
+    """
+    tables: list[RenderableType] = []
+    for grouping, groups in group_means(results).get(benchmark, {}).items():
+        if len(groups) < 2 and "low" not in groups:
+            continue
+        columns = _present(_GROUP_COLUMNS, list(groups.values()))
+        table = _table()
+        table.add_column(grouping, no_wrap=True)
+        wide = width >= LOG_WIDTH
+        table.add_column("query\nlanguages", justify="left" if wide else "right", max_width=32)
+        for head, _, _ in columns:
+            table.add_column(head, justify="right", no_wrap=True)
+        for group, means in groups.items():
+            codes = means["languages"]
+            cells = [_format(means, setting, metric) for _, setting, metric in columns]
+            table.add_row(group, " ".join(codes) if wide else str(len(codes)), *cells)
+        tables.append(_titled(f"{_title(benchmark, label)}: means by {_GROUP_TITLES[grouping]}", table))
+    return tables
+
+
 def language_maps(
     results: Results, benchmark: str, label: str = "", width: int = LOG_WIDTH, metric: str = "map"
 ) -> list[RenderableType]:
@@ -140,20 +183,73 @@ def language_maps(
     corpora = sorted({corpus for _, corpus in pairs})
     if len(corpora) < 2 or all(query == corpus for query, corpus in pairs):
         return []
-    cell = max(3, *(len(code) for code in corpora)) + 2  # the box and the padding put two spaces beside a cell
+    shown = "mAP" if metric == "map" else metric
+    title = f"{_title(benchmark, label)}: {shown}, query language (down) by corpus language (across)"
+    return _maps(title, pairs, rows, corpora, width)
+
+
+def bias_tables(
+    rows: Iterable[BiasRow], benchmark: str, label: str = "", width: int = LOG_WIDTH
+) -> list[RenderableType]:
+    """Language bias of a benchmark's multilingual pool: its macro means, and a map of the first documents' languages.
+
+    Returns:
+        The macro means, and the map in one table, or in several where the languages do not fit the width; none where
+        language bias was not measured.
+    """
+    rows = [row for row in rows if row.benchmark == benchmark]
+    shares = bias_table(rows, benchmark, "language_share")
+    if not shares:
+        return []
+    pool = bias_table(rows, benchmark, "pool_share")
+    queries = sorted({query for query, _ in shares} - {ALL})
+    own = [(shares[code, code], pool[ALL, code]) for code in queries]
+    k = next(row.measure for row in reversed(rows) if row.measure.startswith("language_share@")).partition("@")[2]
+    macro = {
+        f"own share@{k}": _decimal(sum(share for share, _ in own) / len(own), 3),
+        "in pool": _decimal(sum(share for _, share in own) / len(own), 3),
+    }
+    for head, name in (
+        ("weak", "weak_alignment"),
+        ("strong", "strong_alignment"),
+        ("gap", "alignment_gap"),
+        (f"MRC@{k}", "mrc"),
+        ("rank dist.", "rank_distance"),
+        ("max rank", "max_rank"),
+    ):
+        value = bias_table(rows, benchmark, name).get((ALL, ALL))
+        if value is not None:
+            macro[head] = f"{value:,.1f}" if name in ("rank_distance", "max_rank") else _decimal(value, 4)
+    table = _table()
+    for head in macro:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_row(*macro.values())
+    title = f"{_title(benchmark, label)}: share of the first {k}, query language (down) by document language (across)"
+    shown = {**shares, **{("pool", code): share for (_, code), share in pool.items()}}
+    columns = sorted({code for _, code in pool})
+    return [
+        _titled(f"{_title(benchmark, label)}: language bias in the pool of all languages", table),
+        Text(BIAS_LEGEND, style="dim"),
+        *_maps(title, shown, [*queries, "pool"], columns, width),
+    ]
+
+
+def _maps(
+    title: str, values: Mapping[tuple[str, str], float], rows: Sequence[str], columns: Sequence[str], width: int
+) -> list[RenderableType]:
+    """Values of 0 to 1 by query language (down) and another language (across), in as many tables as fit the width."""
+    cell = max(3, *(len(code) for code in columns)) + 2  # the box and the padding put two spaces beside a cell
     head = max(len("query"), *(len(code) for code in rows)) + 3
     fit = max(1, (width - head) // cell)
-    shown = "mAP" if metric == "map" else metric
     tables: list[RenderableType] = []
-    for start in range(0, len(corpora), fit):
-        part = corpora[start : start + fit]
+    for start in range(0, len(columns), fit):
+        part = columns[start : start + fit]
         table = _table()
         table.add_column("query", no_wrap=True)
         for code in part:
             table.add_column(code, justify="right", no_wrap=True)
         for query in rows:
-            table.add_row(query, *(_cell(pairs.get((query, corpus)), query == corpus) for corpus in part))
-        title = f"{_title(benchmark, label)}: {shown}, query language (down) by corpus language (across)"
+            table.add_row(query, *(_cell(values.get((query, code)), query == code) for code in part))
         tables.append(_titled(title, table))
     return tables
 
@@ -172,7 +268,7 @@ def _title(benchmark: str, label: str) -> str:
 
 
 def _present(columns: Sequence[Column], means: Sequence[Means]) -> list[Column]:
-    return [column for column in columns if any(column[1] in each for each in means)]
+    return [column for column in columns if any(column[2] in each.get(column[1], {}) for each in means)]
 
 
 def _format(means: Means, setting: str, metric: str) -> str:

@@ -2,6 +2,7 @@
 
 ``results.csv`` has a row for each benchmark, setting, query language, corpus language, metric and step;
 ``per_query.parquet`` has the same columns and ``query_id``, and there ``value`` is one query's (``num_queries`` is 1).
+``language_bias.csv`` has what ``language_bias.py`` measures by query language and document language.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +23,11 @@ import pyarrow.parquet as pq
 from hybrid_ir.cache import write_atomic
 from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
-from hybrid_ir.evaluation.metrics import Group, GroupScores, metrics_of
+from hybrid_ir.evaluation.metrics import Group, GroupScores
 
 RESULTS_FILE = "results.csv"
 PER_QUERY_FILE = "per_query.parquet"
+BIAS_FILE = "language_bias.csv"
 ROW_GROUP = 2**20
 
 
@@ -44,7 +46,25 @@ class Row:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class BiasRow:
+    """One measure of language bias in the multilingual pool: a line of ``language_bias.csv``, whose columns are these
+    fields."""
+
+    benchmark: str
+    measure: str
+    query_language: str
+    """``all``: the mean over the query languages."""
+    document_language: str
+    """``all`` where the measure is about the whole pool."""
+    value: float
+    num_queries: int
+    step: int
+
+
 COLUMNS = tuple(f.name for f in fields(Row))
+BIAS_COLUMNS = tuple(f.name for f in fields(BiasRow))
+_AnyRow = TypeVar("_AnyRow", Row, BiasRow)
 
 PER_QUERY_SCHEMA = pa.schema(
     [
@@ -70,10 +90,11 @@ _MEMORY_SCHEMA = pa.schema(
 
 @dataclass
 class Results:
-    """Rows of any number of benchmarks and steps, and the values of their queries."""
+    """Rows of any number of benchmarks and steps, the values of their queries, and measures of language bias."""
 
     rows: list[Row] = field(default_factory=list)
     per_query: pa.Table = field(default_factory=lambda: _MEMORY_SCHEMA.empty_table())
+    bias: list[BiasRow] = field(default_factory=list)
 
     @classmethod
     def from_groups(
@@ -84,17 +105,24 @@ class Results:
         Args:
             benchmark: its name.
             query_ids: id of each query of the benchmark.
-            groups: what ``RetrievalMetrics.compute`` returned.
+            groups: what ``RetrievalMetrics.compute`` returned; NaN where a metric is not defined for a query, which is
+                then left out of that metric's rows and means.
             step: training step of the model.
         """
         rows: list[Row] = []
         tables: list[pa.Table] = []
         ids = np.asarray(query_ids, dtype=object)
         for (setting, query_language, corpus_language), scores in groups.items():
-            names = metrics_of(setting)
+            names = scores.metrics
             count = len(scores.queries)
-            for metric, value in scores.means(setting).items():
-                rows.append(Row(benchmark, setting, query_language, corpus_language, metric, value, count, step))
+            defined = ~np.isnan(scores.values)
+            for column, metric in enumerate(names):
+                values = scores.values[defined[:, column], column]
+                if len(values):
+                    value = float(values.mean())
+                    rows.append(
+                        Row(benchmark, setting, query_language, corpus_language, metric, value, len(values), step)
+                    )
             size = count * len(names)
             query_id = pa.array(ids[scores.queries], pa.string()).dictionary_encode()
             columns = {
@@ -110,7 +138,7 @@ class Results:
                     pa.array(np.tile(query_id.indices.to_numpy(), len(names)), pa.int32()), query_id.dictionary
                 ),
             }
-            tables.append(pa.table(columns, schema=_MEMORY_SCHEMA))
+            tables.append(pa.table(columns, schema=_MEMORY_SCHEMA).filter(pa.array(defined.T.reshape(-1))))
         return cls(rows, _concatenate(tables))
 
     # ------------------------------------------------------------------------------------------------ combination
@@ -124,6 +152,7 @@ class Results:
         """
         replaced = {(row.benchmark, row.step) for row in other.rows}
         self.rows = [row for row in self.rows if (row.benchmark, row.step) not in replaced] + other.rows
+        self.bias = [row for row in self.bias if (row.benchmark, row.step) not in replaced] + other.bias
         self.per_query = _without(self.per_query, replaced)
         if per_query:
             self.per_query = _concatenate([self.per_query, other.per_query])
@@ -136,8 +165,12 @@ class Results:
         """The results up to a step, itself included."""
         return self._where(lambda row: row.step <= step, pc.less_equal(self.per_query["step"], step))
 
-    def _where(self, keep: Callable[[Row], bool], mask: pa.ChunkedArray) -> Results:
-        return Results([row for row in self.rows if keep(row)], self.per_query.filter(mask))
+    def _where(self, keep: Callable[[Row | BiasRow], bool], mask: pa.ChunkedArray) -> Results:
+        return Results(
+            [row for row in self.rows if keep(row)],
+            self.per_query.filter(mask),
+            [row for row in self.bias if keep(row)],
+        )
 
     def benchmarks(self) -> list[str]:
         """Names of the benchmarks, in order of appearance."""
@@ -213,21 +246,26 @@ class Results:
     # ------------------------------------------------------------------------------------------------------ files
 
     def write(self, folder: Path) -> None:
-        """Writes ``results.csv`` and ``per_query.parquet`` into a folder (made if absent), in place of what is there.
+        """Writes ``results.csv``, ``per_query.parquet`` and, where language bias was measured, ``language_bias.csv``
+        into a folder (made if absent), in place of what is there.
 
         To add to what is there: ``read``, ``merge``, ``write``.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.write_per_query(folder / PER_QUERY_FILE)
+        self.write_bias(folder / BIAS_FILE)
         self.write_csv(folder / RESULTS_FILE)
 
     def write_csv(self, path: Path) -> None:
         """Writes the rows, atomically: a reader sees the old content or the new."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)  # floats as repr: they come back to the last bit
-        write_atomic(path, text.getvalue())
+        _write_rows(path, COLUMNS, self.rows)
+
+    def write_bias(self, path: Path) -> None:
+        """Writes the measures of language bias, atomically; where there are none, there is no file afterwards."""
+        if self.bias:
+            _write_rows(path, BIAS_COLUMNS, self.bias)
+        else:
+            path.unlink(missing_ok=True)
 
     def write_per_query(self, path: Path) -> None:
         """Writes the queries' values as Parquet (zstd), atomically."""
@@ -245,7 +283,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> Results:
-        """The results in a run's folder, with the queries' values where they were written.
+        """The results in a run's folder, with the queries' values and language bias where they were written.
 
         Raises:
             DataError: a file is missing or is not what ``write`` writes.
@@ -253,6 +291,8 @@ class Results:
         results = cls.read_csv(folder / RESULTS_FILE)
         if (folder / PER_QUERY_FILE).exists():
             results.per_query = read_per_query(folder / PER_QUERY_FILE)
+        if (folder / BIAS_FILE).exists():
+            results.bias = read_bias(folder / BIAS_FILE)
         return results
 
     @classmethod
@@ -262,19 +302,16 @@ class Results:
         Raises:
             DataError: the file is missing or is not what ``write_csv`` writes (file and line).
         """
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file)
-                if tuple(reader.fieldnames or ()) != COLUMNS:
-                    raise DataError(
-                        f"{path}:1: has columns {','.join(reader.fieldnames or ()) or 'none'} instead of "
-                        f"{','.join(COLUMNS)}; move the file away"
-                    )
-                return cls([_row(line, f"{path}:{reader.line_num}") for line in reader])
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: does not exist; is {path.parent} the folder of an evaluated run?") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: is not UTF-8; move the file away") from error
+        return cls(_read_rows(path, COLUMNS, _row))
+
+
+def read_bias(path: Path) -> list[BiasRow]:
+    """The rows of a ``language_bias.csv``.
+
+    Raises:
+        DataError: the file is missing or is not what ``Results.write_bias`` writes (file and line).
+    """
+    return _read_rows(path, BIAS_COLUMNS, lambda line: BiasRow(**_texts(line, BIAS_COLUMNS), **_numbers(line)))
 
 
 def read_per_query(path: Path) -> pa.Table:
@@ -327,18 +364,49 @@ def _without(table: pa.Table, evaluations: set[tuple[str, int]]) -> pa.Table:
     return table.filter(pc.invert(drop))
 
 
-def _row(line: Mapping[str, str | None], where: str) -> Row:
-    texts = {name: line[name] for name in COLUMNS if name not in ("value", "num_queries", "step")}
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row | BiasRow]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)  # floats as repr: they come back to the last bit
+    write_atomic(path, text.getvalue())
+
+
+def _read_rows(path: Path, columns: tuple[str, ...], parse: Callable[[Mapping[str, str]], _AnyRow]) -> list[_AnyRow]:
+    rows: list[_AnyRow] = []
     try:
-        if None in line or None in line.values():
-            raise ValueError(f"not {len(COLUMNS)} fields")
-        if line["setting"] not in SETTINGS:
-            raise ValueError(f"unknown setting {line['setting']!r}")
-        return Row(
-            **cast(dict[str, Any], texts),
-            value=float(line["value"] or ""),
-            num_queries=int(line["num_queries"] or ""),
-            step=int(line["step"] or ""),
-        )
-    except ValueError as error:
-        raise DataError(f"{where}: bad row ({error}); mend it, or move the file away") from error
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise DataError(
+                    f"{path}:1: has columns {','.join(reader.fieldnames or ()) or 'none'} instead of "
+                    f"{','.join(columns)}; move the file away"
+                )
+            for line in reader:
+                try:
+                    if None in line or None in line.values():
+                        raise ValueError(f"not {len(columns)} fields")
+                    rows.append(parse(line))
+                except ValueError as error:
+                    raise DataError(
+                        f"{path}:{reader.line_num}: bad row ({error}); mend it, or move the file away"
+                    ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; is {path.parent} the folder of an evaluated run?") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8; move the file away") from error
+    return rows
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    if line["setting"] not in SETTINGS:
+        raise ValueError(f"unknown setting {line['setting']!r}")
+    return Row(**_texts(line, COLUMNS), **_numbers(line))
+
+
+def _texts(line: Mapping[str, str], columns: Sequence[str]) -> dict[str, Any]:
+    return {name: line[name] for name in columns if name not in ("value", "num_queries", "step")}
+
+
+def _numbers(line: Mapping[str, str]) -> dict[str, Any]:
+    return {"value": float(line["value"]), "num_queries": int(line["num_queries"]), "step": int(line["step"])}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import os
 from argparse import Namespace
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from hybrid_ir.cache import write_atomic
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.errors import UserError
+from hybrid_ir.evaluation.results import BIAS_COLUMNS, Results
 
 _HEADER = ["step", "name", "value"]
 
@@ -77,8 +79,6 @@ def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> 
         return TidyCsvLogger(run_dir / "metrics.csv", resume_step)
     if c.name == "tensorboard":
         try:
-            from pytorch_lightning.loggers import TensorBoardLogger
-
             return TensorBoardLogger(save_dir=str(run_dir), name="", version="tensorboard")
         except ModuleNotFoundError as error:
             raise UserError(f"logger=tensorboard: {error}; pip install 'hybrid-ir[tensorboard]'") from None
@@ -87,7 +87,6 @@ def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> 
 
 def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
     import wandb
-    from pytorch_lightning.loggers import WandbLogger
     from wandb.sdk.lib.runid import generate_id
 
     mode = os.environ.get("WANDB_MODE")
@@ -115,9 +114,36 @@ def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
     return logger
 
 
+def log_language_bias(logger: Logger | None, results: Results, step: int) -> None:
+    """Shows language bias where pictures can be shown: a figure for each benchmark that it was measured on (Weights &
+    Biases, TensorBoard), and the rows as a table (Weights & Biases).
+
+    Args:
+        logger: another kind, or None, is given nothing: the rows are in ``language_bias.csv``.
+        results: of the finished model.
+        step: training step that they are logged at.
+    """
+    if not results.bias or not isinstance(logger, WandbLogger | TensorBoardLogger):
+        return
+    from hybrid_ir.evaluation.figures import bias_figure, pixels
+
+    for benchmark in dict.fromkeys(row.benchmark for row in results.bias):
+        figure = bias_figure(results.bias, benchmark)
+        if figure is None:
+            continue
+        name = f"language_bias/{benchmark}"
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [pixels(figure)], step=step)
+        else:
+            logger.experiment.add_image(name, pixels(figure), global_step=step, dataformats="HWC")
+    if isinstance(logger, WandbLogger):
+        rows = [list(astuple(row)) for row in results.bias]
+        logger.log_table("language_bias/rows", columns=list(BIAS_COLUMNS), data=rows, step=step)
+
+
 def finish(logger: Logger | None, exit_code: int) -> None:
     """Ends the logger's run; without the exit code a crashed job would show as finished on Weights & Biases."""
-    if logger is not None and type(logger).__name__ == "WandbLogger":
+    if isinstance(logger, WandbLogger):
         import wandb
 
         wandb.finish(exit_code=exit_code)
