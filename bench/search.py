@@ -1,9 +1,9 @@
 """Streamed search at size: memory of the real evaluation, and time beside one plain matrix product plus top k.
 
-The corpus is synthetic (2 million documents whose ids and texts are made when they are read) and random vectors take the
-encoder's place. First the whole evaluation runs over it, and resident memory is looked at after each shard. Then, shard
-by shard in turn, the time of the running top k and of a plain product with ``topk`` of each shard (not merged, which the
-running top k does) is taken.
+The corpus is synthetic (2 million documents whose ids and texts are made when they are read), and random vectors take
+the encoder's place. First the whole evaluation runs over it, and resident memory is looked at after each shard. Then,
+shard by shard in turn, the time of the running top k and of a plain product with ``topk`` of each shard (not merged,
+which the running top k does) is taken.
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ def main() -> None:
         f"{args.documents:,} documents, {args.queries} queries, {args.dim} dimensions, shards of {SHARD}, fp32, "
         f"{torch.get_num_threads()} threads"
     )
-    table = Table("depth", "resident GB: first shard", "a tenth in", "half in", "last", "most", title_justify="left")
-    table.title = "memory of the whole evaluation"
+    table = Table("depth", "first shard", "a tenth in", "half in", "last", "most", "seconds", title_justify="left")
+    table.title = "the whole evaluation: resident memory, GB"
     for depth in args.depth:
         seen, seconds = memory(args.documents, args.queries, args.dim, depth)
         picked = [seen[0], seen[len(seen) // 10], seen[len(seen) // 2], seen[-1], max(seen)]
-        table.add_row(str(depth), *(f"{value:.3f}" for value in picked))
+        table.add_row(str(depth), *(f"{value:.3f}" for value in picked), f"{seconds:.0f}")
     console.print(table)
     table = Table("depth", "running top k, s", "product and top k, s", "ratio, median", "ratios", title_justify="left")
     table.title = "search beside one plain product plus top k"
