@@ -18,6 +18,8 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from hybrid_ir.errors import DataError
+
 MANIFEST = "manifest.json"
 
 
@@ -37,6 +39,26 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_sha256(file: Path) -> str:
+    """SHA-256 of a source file, 64 hex digits; computed again only when its path, size or time changed since the last
+    look.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    stat = file.stat()
+    note = cache_dir() / "hashes" / fingerprint([str(file), stat.st_size, stat.st_mtime_ns])
+    if note.is_file():
+        return note.read_text()
+    try:
+        digest = file_sha256(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(note, digest)
+    return digest
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -64,7 +86,7 @@ def entry(kind: str, key: Any, make: Callable[[Path], dict[str, Any]], verify: b
     Returns:
         The folder, and whether it was made now.
     """
-    folder = cache_dir() / kind / fingerprint(key)[:32]
+    folder = _entry_folder(kind, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if _complete(folder, verify):
         return folder, False
@@ -89,9 +111,18 @@ def entry(kind: str, key: Any, make: Callable[[Path], dict[str, Any]], verify: b
     return folder, True
 
 
+def is_made(kind: str, key: Any) -> bool:
+    """Whether ``entry`` would find the entry rather than make it."""
+    return _complete(_entry_folder(kind, key), verify=False)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a complete entry."""
     return json.loads((folder / MANIFEST).read_text())
+
+
+def _entry_folder(kind: str, key: Any) -> Path:
+    return cache_dir() / kind / fingerprint(key)[:32]
 
 
 def _complete(folder: Path, verify: bool) -> bool:

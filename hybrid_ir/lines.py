@@ -50,7 +50,7 @@ def json_object(line: bytes) -> dict[str, Any]:
         ValueError: the line is not UTF-8, not JSON, not an object, or escapes half a character.
     """
     try:
-        row = json.loads(utf8(line))
+        row = json.loads(utf8(line.rstrip(b"\r\n")))  # a fault at its end is not at column 1 of a next line
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
     if b"\\u" in line:

@@ -58,7 +58,6 @@ _GROUP_COLUMNS: tuple[Column, ...] = (
     ("R@100\nMo.", "monolingual", "recall@100"),
     *_MACRO_COLUMNS[:3],
 )
-_GROUP_TITLES = {"tier": "resource tier", "family": "language family", "script": "script"}
 
 
 def make_console() -> Console:
@@ -87,6 +86,8 @@ def print_results(
     for benchmark in last.benchmarks():
         console.print()
         console.print(language_table(last, benchmark, label, console.width))
+        for table in group_tables(last, benchmark, label, console.width):
+            console.print(table)
         for table in language_maps(last, benchmark, label, console.width):
             console.print(table)
         for table in bias_tables(last.bias, benchmark, label, console.width):
@@ -145,29 +146,34 @@ def language_table(results: Results, benchmark: str, label: str = "", width: int
 
 
 def group_tables(results: Results, benchmark: str, label: str = "", width: int = LOG_WIDTH) -> list[RenderableType]:
-    """Means over groups of query languages: resource tiers, families, scripts. Where the width is below ``LOG_WIDTH``,
-    the number of a group's languages stands for their codes.
+    """Means over groups of query languages: resource tiers, and the families and scripts that several of the languages
+    share (of one language alone the table by language says it). Where the width is below ``LOG_WIDTH``, the number of a
+    group's languages stands for their codes.
 
     Returns:
-        A table for each grouping that has at least two groups, and for the tiers where there is the low one.
+        One table; none where there is no such group but a single tier that is not the low one.
     """
-    tables: list[RenderableType] = []
-    for grouping, groups in group_means(results).get(benchmark, {}).items():
-        if len(groups) < 2 and "low" not in groups:
-            continue
-        columns = _present(_GROUP_COLUMNS, list(groups.values()))
-        table = _table()
-        table.add_column(grouping, no_wrap=True)
-        wide = width >= LOG_WIDTH
-        table.add_column("query\nlanguages", justify="left" if wide else "right", max_width=32)
-        for head, _, _ in columns:
-            table.add_column(head, justify="right", no_wrap=True)
-        for group, means in groups.items():
+    shown = {
+        grouping: {name: means for name, means in groups.items() if grouping == "tier" or len(means["languages"]) > 1}
+        for grouping, groups in group_means(results).get(benchmark, {}).items()
+    }
+    shown = {grouping: groups for grouping, groups in shown.items() if groups}
+    if list(shown) in ([], ["tier"]) and len(shown.get("tier", ())) < 2 and "low" not in shown.get("tier", ()):
+        return []
+    columns = _present(_GROUP_COLUMNS, [means for groups in shown.values() for means in groups.values()])
+    table = _table()
+    table.add_column("mean over", no_wrap=True)
+    wide = width >= LOG_WIDTH
+    table.add_column("query\nlanguages", justify="left" if wide else "right", max_width=32)
+    for head, _, _ in columns:
+        table.add_column(head, justify="right", no_wrap=True)
+    for grouping, groups in shown.items():
+        for name, means in groups.items():
             codes = means["languages"]
             cells = [_format(means, setting, metric) for _, setting, metric in columns]
-            table.add_row(group, " ".join(codes) if wide else str(len(codes)), *cells)
-        tables.append(_titled(f"{_title(benchmark, label)}: means by {_GROUP_TITLES[grouping]}", table))
-    return tables
+            table.add_row(f"{grouping} {name}", " ".join(codes) if wide else str(len(codes)), *cells)
+        table.add_section()
+    return [_titled(f"{_title(benchmark, label)}: means over resource tiers, language families, scripts", table)]
 
 
 def language_maps(

@@ -25,12 +25,13 @@ _TIERS = ("low", "medium", "high")
 
 
 def group_languages(codes: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """``{grouping: {group: languages}}``, tiers from low to high, other groups and the languages by name; a code that is
-    not known, or whose group is not, is left out of the grouping."""
+    """``{grouping: {group: languages}}``, tiers from low to high, other groups and the languages by name; a code that
+    is not known, or whose group is not, is left out of the grouping."""
     found: dict[str, dict[str, list[str]]] = {}
+    distinct = sorted(set(codes))
     for grouping, group_of in GROUPINGS.items():
         groups: dict[str, list[str]] = {}
-        for code in sorted(set(codes)):
+        for code in distinct:
             try:
                 group = group_of(_languages.get(code))
             except ValueError:  # benchmarks of other libraries have codes of their own
