@@ -47,7 +47,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Groups of options that each command has."""
 
 _PATH_KEY = re.compile(
-    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|data\.path|benchmark\.\w+\.path|hydra\.(?:sweep|run)\.dir)=(.*)$",
+    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|data\.path|benchmark\.\w+\.(?:path|queries|passage_queries)|"
+    r"hydra\.(?:sweep|run)\.dir)=(.*)$",
     re.S,
 )
 _EXAMPLES = {
@@ -113,7 +114,7 @@ def quote_path(setting: str) -> str:
         parsed = OverridesParser.create().parse_override(f"key={value}")
     except HydraException:
         brackets = value.startswith("[") and value.endswith("]")
-        parts = None if exists else _existing_parts(value[1:-1] if brackets else value)
+        parts = None if exists else existing_parts(value[1:-1] if brackets else value)
         if parts is None:
             return quoted
         inner = ",".join(quote(part) for part in parts)
@@ -123,12 +124,12 @@ def quote_path(setting: str) -> str:
     if exists:
         return quoted
     if parsed.is_sweep_override():
-        parts = _existing_parts(value)
+        parts = existing_parts(value)
         return setting if parts is None else f"{prefix}{key}=" + ",".join(quote(part) for part in parts)
     return setting if parsed.value() is None or isinstance(parsed.value(), list) else quoted
 
 
-def _existing_parts(value: str) -> list[str] | None:
+def existing_parts(value: str) -> list[str] | None:
     """Splits at commas into paths that exist (a path may hold commas itself); None when that fails."""
     parts: list[str] = []
     current = ""
@@ -343,7 +344,7 @@ class Composer:
             # An experiment's settings of a benchmark bring its section back after benchmark=[...] left it out.
             if override.key_or_group == "benchmark" and not override.is_delete():
                 value = override.value()
-                chosen = value if isinstance(value, list) else [value]
+                chosen = {_benchmark_of(str(option)) for option in (value if isinstance(value, list) else [value])}
                 raw["benchmark"] = {k: v for k, v in (raw.get("benchmark") or {}).items() if k in chosen}
         return raw
 
@@ -476,6 +477,12 @@ def _belongs(key: Key) -> str:
     return f"belongs to {options}; add {key.options[0]}, or leave this key out"
 
 
+def _benchmark_of(option: str) -> str:
+    """The benchmark that an option of the group sets: ``mteb_low_resource`` is a choice of tasks for ``mteb``."""
+    of = [name for name in BENCHMARKS if option == name or option.startswith(f"{name}_")]
+    return max(of, key=len, default=option)
+
+
 # --------------------------------------------------------------------------------------------------------- validate
 
 
@@ -571,6 +578,9 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
         path = section.get("path")
         if isinstance(path, str) and "://" not in path:
             section = {**section, "path": _folder(f"benchmark.{name}.path", path)}
+        for key in ("queries", "passage_queries"):
+            if section.get(key) is not None:
+                section = {**section, key: _file(f"benchmark.{name}.{key}", section[key])}
         benchmarks[name] = section
     raw["benchmark"] = benchmarks
     for key in ("output_dir", "resume"):
@@ -602,6 +612,14 @@ def _folder(key: str, path: str) -> str:
     full = _absolute(path)
     if not os.path.isdir(full):
         what = "not a folder" if os.path.exists(full) else f"no such folder{_near_file(full)}"
+        raise ConfigError(f"{key}={path}: {what}")
+    return full
+
+
+def _file(key: str, path: str) -> str:
+    full = _absolute(path)
+    if not os.path.isfile(full):
+        what = "not a file" if os.path.exists(full) else f"no such file{_near_file(full)}"
         raise ConfigError(f"{key}={path}: {what}")
     return full
 

@@ -375,7 +375,7 @@ class EvaluationConfig(Section):
     run_depth: PositiveInt = 100
     """Documents per query in a run file."""
     metrics: list[str] = []
-    """Metrics beside the standard ones: precision@k, recall@k, ndcg@k, mrr@k for any k, e.g. [precision@5, recall@20]."""
+    """Metrics beside the standard ones: precision@k, recall@k, ndcg@k, mrr@k for any k, e.g. [recall@20]."""
     language_bias_k: PositiveInt = 10
     """Depth at which the multilingual pool's rankings are looked at for language bias."""
     cache_embeddings: bool = False
@@ -405,7 +405,7 @@ class LanguageRemovalConfig(Section):
     directions are projected out (arXiv 2109.04727); lsar: the subspace of the languages' means is projected out
     (arXiv 2401.05792)."""
     components: PositiveInt | None = None
-    """Directions that lir (per language) and lsar (in all) remove; null: 1 for lir, number of languages - 1 for lsar."""
+    """Directions that lir (per language) and lsar (in all) remove; null: 1 for lir, languages - 1 for lsar."""
 
     @model_validator(mode="after")
     def _components_used(self) -> LanguageRemovalConfig:
@@ -500,7 +500,7 @@ class MtebBenchmarkConfig(BenchmarkConfigBase):
         for key in ("limit", "during_training_limit", "queries", "passage_queries"):
             if getattr(self, key) is not None:
                 raise ValueError(
-                    f"benchmark.mteb.{key}={getattr(self, key)}: mteb takes its tasks whole and as they are; leave it out"
+                    f"benchmark.mteb.{key}={getattr(self, key)}: mteb takes its tasks whole, as they are; leave it out"
                 )
         return self
 
@@ -628,6 +628,11 @@ class EvaluateConfig(_Common):
     def _something_to_do(self) -> EvaluateConfig:
         if not self.benchmark:
             raise ValueError("benchmark=[]: nothing to evaluate; choose one, e.g. 'benchmark=[cldr]'")
+        if "mteb" in self.benchmark and self.language_removal.method != "none":
+            raise ValueError(
+                f"language_removal.method={self.language_removal.method}: is not applied to what mteb runs; evaluate "
+                f"benchmark=[mteb] without it"
+            )
         return self
 
 

@@ -233,6 +233,14 @@ def check_code(code: str) -> str:
     return code
 
 
+def from_iso(code: str) -> str | None:
+    """The code that is used here for one of ISO 639-1, 639-2 or 639-3: ``swh`` and ``swa`` give ``sw``, ``arb`` gives
+    ``ar``, ``ceb`` stays; None where CLDR does not know the language."""
+    if code in LANGUAGES or code in _from_cldr():
+        return code
+    return _iso_alias(code)
+
+
 def low_resource(codes: Iterable[str]) -> tuple[str, ...]:
     """Those of ``codes`` whose tier is ``low``, in the order given. Languages without a tier are never among them.
 

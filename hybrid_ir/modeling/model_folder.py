@@ -117,7 +117,7 @@ def read_folder(folder: Path, name: str) -> ModelFolder:
     query_prefix = passage_prefix = None
     length: int | None = None
     if (folder / "modules.json").is_file():
-        modules = _read_json(folder / "modules.json", name)
+        modules = _read_json(folder / "modules.json", name, list)
         try:
             parts = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
         except (TypeError, KeyError) as error:
@@ -149,6 +149,12 @@ def read_folder(folder: Path, name: str) -> ModelFolder:
                     f"{settings_file}: do_lower_case=true is not supported; lower the texts and set it to false"
                 )
             length = _length(settings.get("max_seq_length"))
+    if not (transformer_folder / "config.json").is_file():
+        raise UserError(
+            f"model.name_or_path={name}: no config.json in {transformer_folder}; name the folder of a model"
+        )
+    # Now: the tokenizer is loaded first, and would be blamed for what is wrong with this file.
+    _read_json(transformer_folder / "config.json", name)
     prompts_file = folder / "config_sentence_transformers.json"
     if prompts_file.is_file():
         settings = _read_json(prompts_file, name)
@@ -250,8 +256,6 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
 def load_transformer(folder: Path, name: str, trust_remote_code: bool, dropout: float | None) -> PreTrainedModel:
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.name_or_path={name}: no config.json in {folder}; name the folder of a model")
     if not trust_remote_code:
         _refuse_code(folder / "config.json", name)
     try:
@@ -384,13 +388,18 @@ def _length(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _read_json(file: Path, name: str) -> Any:
+def _read_json(file: Path, name: str, kind: type = dict) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.name_or_path={name}: {file} cannot be read ({_one_line(error)}); copy it again"
         ) from error
+    if not isinstance(content, kind):
+        raise UserError(
+            f"model.name_or_path={name}: {file} holds no {'object' if kind is dict else 'list'}; copy it again"
+        )
+    return content
 
 
 def _one_line(error: BaseException) -> str:
