@@ -173,6 +173,27 @@ def write_lareqa(folder: Path, languages: Sequence[str] = ("de", "en")) -> None:
         (folder / f"{language}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+def write_miracl(folder: Path, language: str = "sw") -> None:
+    """Four topics with a relevant passage each, among eight passages, in MIRACL's layout."""
+    judged, corpus = folder / f"miracl-v1.0-{language}", folder / f"miracl-corpus-v1.0-{language}"
+    for part in (judged / "topics", judged / "qrels", corpus):
+        part.mkdir(parents=True, exist_ok=True)
+    name = f"miracl-v1.0-{language}-dev.tsv"
+    (judged / "topics" / f"topics.{name}").write_text("".join(f"{i}\tquestion {i}\n" for i in range(4)))
+    (judged / "qrels" / f"qrels.{name}").write_text("".join(f"{i}\tQ0\t{i}#0\t1\n" for i in range(4)))
+    passages = [{"docid": f"{i}#0", "title": f"Title {i}", "text": f"what question {i} asks"} for i in range(8)]
+    (corpus / "docs-0.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(p) + "\n" for p in passages).encode()))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """Folder of an evaluation of the tiny model."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    settings = ["benchmark.cldr.limit=4", "benchmark.cldr.languages=[en,sw]", "threads=1", "output_dir=OUT"]
+    run("hybrid_ir.evaluate", [f"model.name_or_path={trained}", *settings], folder)
+    return folder / "OUT"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of one step that can be continued: the tiny model of all commands, and their run to resume."""
@@ -192,8 +213,9 @@ def make_named_files(arguments: Sequence[str], folder: Path, trained: Path) -> N
             for path in parsed if isinstance(parsed, list) else [parsed]:
                 write_jsonl(folder / str(path).replace("**", "x").replace("*", "x"))
         elif key.startswith("benchmark.") and key.endswith(".path"):
-            assert key == "benchmark.xquad_r.path", f"{key}: tests/test_readme.py has no such files; teach it to it"
-            write_lareqa(folder / value)
+            writers = {"benchmark.xquad_r.path": write_lareqa, "benchmark.miracl.path": write_miracl}
+            assert key in writers, f"{key}: tests/test_readme.py has no such files; teach it to it"
+            writers[key](folder / value)
         elif key in ("model.name_or_path", "resume") and PLACEHOLDER.fullmatch(value):
             shutil.copytree(trained, folder / value)
 
@@ -236,6 +258,8 @@ def small_settings(raw: dict[str, Any], trained: Path, folder: Path) -> dict[str
         small[f"benchmark.{benchmark}.limit"] = "2"
         if benchmark == "cldr":
             small["benchmark.cldr.languages"] = "[en,sw]"
+        elif benchmark == "miracl":
+            assert section.get("path") is not None
         elif benchmark == "xquad_r":
             if section.get("path") is None:
                 write_lareqa(folder / "xquad_r")
@@ -326,6 +350,14 @@ def run_config(arguments: list[str], folder: Path, trained: Path) -> None:
     assert {"validate": "OK", "dump": "batch_size:", "describe": " = "}[arguments[0]] in printed
 
 
+def run_compare(arguments: list[str], folder: Path, trained: Path) -> None:
+    systems = arguments[: arguments.index("--output")]
+    printed = run("hybrid_ir.analysis.compare", [*arguments, "--permutations", "100", "--resamples", "100"], folder)
+    assert all(system.partition("=")[0] in printed for system in systems)
+    output = arguments[arguments.index("--output") + 1]
+    assert {path.name for path in (folder / output).iterdir()} == {"comparison.csv", "comparison.tex"}
+
+
 def run_cldr(arguments: list[str], folder: Path, trained: Path) -> None:
     assert "held-out items" in run("hybrid_ir.data.sources.cldr", arguments[-1:] or ["sw"], folder)
 
@@ -336,6 +368,7 @@ RUNNERS: dict[str, Callable[[list[str], Path, Path], None]] = {
     "hybrid_ir.config": run_config,
     "hybrid_ir.data.describe": run_describe,
     "hybrid_ir.data.sources.cldr": run_cldr,
+    "hybrid_ir.analysis.compare": run_compare,
 }
 
 
@@ -352,6 +385,10 @@ def test_command(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     trained = cast(Path, request.getfixturevalue("trained"))
     make_named_files(arguments, tmp_path, trained)
+    if module == "hybrid_ir.analysis.compare":
+        runs = {name for setting in arguments if "=" in setting for name in setting.partition("=")[2].split(",")}
+        for name in runs:
+            shutil.copytree(cast(Path, request.getfixturevalue("evaluated")), tmp_path / name)
     RUNNERS[module](arguments, tmp_path, trained)
 
 

@@ -51,6 +51,7 @@ from hybrid_ir.evaluation.search import (
     tie_order,
 )
 from hybrid_ir.evaluation.search_state import SearchState
+from hybrid_ir.evaluation.trec import Qrels, Run, write_qrels, write_run
 
 UNION = -1
 """Pool of all languages' documents; other pools are language indices."""
@@ -465,7 +466,7 @@ class _Search:
 
 
 class _RunFiles:
-    """TREC run files (``query Q0 document rank score tag``) and the judgments that go with them."""
+    """The rankings of a benchmark, and the judgments that they are measured by, as TREC files."""
 
     def __init__(self, benchmark: Benchmark, depth: int, run_dir: Path) -> None:
         self.benchmark, self.depth = benchmark, depth
@@ -481,7 +482,7 @@ class _RunFiles:
                     )
 
     def write(self, pool: _Pool) -> None:
-        """Writes the files of a pool, one for each query language, each whole.
+        """Writes the files of a pool, two for each query language, each whole.
 
         Raises:
             UserError: the folder cannot be written.
@@ -491,40 +492,26 @@ class _RunFiles:
         names = self.benchmark.languages
         corpus = ALL if pool.pool == UNION else names[pool.pool]
         languages = np.asarray(self.benchmark.query_languages)[pool.queries]
-        for language in np.unique(languages).tolist():
-            rows = np.flatnonzero(languages == language)
-            stem = self.folder / f"{self.benchmark.name}.{names[language]}-{corpus}"
-            self._write(stem.with_name(f"{stem.name}.trec"), self._ranked(pool, rows))
-            self._write(stem.with_name(f"{stem.name}.qrels"), self._judged(pool, rows))
-
-    def _write(self, path: Path, lines: Iterator[str]) -> None:
-        partial = path.with_name(f"{path.name}.partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(lines)
-            partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error
+            raise UserError(f"{self.folder}: cannot be made ({error.strerror}); free space or allow it") from error
+        for language in np.unique(languages).tolist():
+            rows = np.flatnonzero(languages == language)
+            stem = f"{self.benchmark.name}.{names[language]}-{corpus}"
+            query_ids = [self.benchmark.query_ids[query] for query in pool.queries[rows].tolist()]
+            top, keys = pool.top[rows, : self.depth], torch.from_numpy(pool.top_keys[rows, : self.depth])
+            there = top >= 0
+            documents = np.full(top.shape, -1)
+            ids, documents[there] = self._named(top[there])
+            scored = np.where(there, key_scores(keys).numpy(), np.float32(-np.inf))
+            write_run(self.folder / f"{stem}.trec", Run(query_ids, ids, documents, scored))
+            query, column = np.nonzero(pool.ranks[rows] > 0)
+            ids, relevant = self._named(pool.documents[rows][query, column])
+            judged = Qrels(query_ids, ids, query, relevant, pool.gains[rows][query, column])
+            write_qrels(self.folder / f"{stem}.qrels", judged)
 
-    def _ranked(self, pool: _Pool, rows: np.ndarray) -> Iterator[str]:
-        assert pool.top is not None
-        assert pool.top_keys is not None
-        for row in rows.tolist():
-            query_id = self.benchmark.query_ids[pool.queries[row]]
-            values = key_scores(torch.from_numpy(pool.top_keys[row, : self.depth])).tolist()
-            best = pool.top[row, : self.depth].tolist()
-            for rank, (document, value) in enumerate(zip(best, values, strict=True), start=1):
-                if document >= 0:
-                    # 9 digits give back the fp32 score to the last bit: equal scores stay equal, the order is the same.
-                    yield f"{query_id} Q0 {self.benchmark.document_ids[document]} {rank} {value:.9g} hybrid_ir\n"
-
-    def _judged(self, pool: _Pool, rows: np.ndarray) -> Iterator[str]:
-        for row in rows.tolist():
-            query_id = self.benchmark.query_ids[pool.queries[row]]
-            for document, rank, gain in zip(
-                pool.documents[row].tolist(), pool.ranks[row].tolist(), pool.gains[row].tolist(), strict=True
-            ):
-                if rank > 0:
-                    yield f"{query_id} 0 {self.benchmark.document_id(document)} {gain}\n"
+    def _named(self, documents: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """Ids of the documents that occur, and the documents as indices into them."""
+        used, places = np.unique(documents, return_inverse=True)
+        return [self.benchmark.document_id(document) for document in used.tolist()], places.reshape(documents.shape)

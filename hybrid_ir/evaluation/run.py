@@ -19,8 +19,11 @@ from hybrid_ir import cache
 from hybrid_ir.config import EvaluateConfig
 from hybrid_ir.errors import UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
+from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.console import make_console, print_results
 from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.evaluation.groups import group_means
+from hybrid_ir.evaluation.progress import EvaluationProgress
 from hybrid_ir.evaluation.results import Results
 from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
@@ -68,21 +71,36 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
         cache.write_atomic(run_dir / "environment.json", text)
     results = Results()
     for benchmark in benchmarks:
-        console.print(
-            f"{benchmark.name}: {len(benchmark.queries):,} queries, {len(benchmark.documents):,} documents, "
-            f"{len(benchmark.languages)} languages",
-            highlight=False,
-        )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            found = evaluate(encoder, benchmark, config.evaluation, step=0, run_dir=run_dir)
+        console.print(benchmark.describe(), highlight=False)
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+            EvaluationProgress(console, benchmark.name) as progress,
+        ):
+            if isinstance(benchmark, Benchmark):
+                found = evaluate(
+                    encoder,
+                    benchmark,
+                    config.evaluation,
+                    step=0,
+                    run_dir=run_dir,
+                    language_removal=config.language_removal,
+                    progress=progress,
+                )
+            else:
+                found = benchmark.run(encoder, config.evaluation, step=0, run_dir=run_dir, progress=progress)
         results.merge(found)
         for note in benchmark.notes:
             console.print(f"note: {note}", highlight=False)
     if not main:
         return
     results.write(run_dir)
+    if results.bias:
+        from hybrid_ir.evaluation.figures import save_figures  # matplotlib takes a second to import
+
+        save_figures(results, run_dir)
     seconds = time.monotonic() - begin
-    cache.write_atomic(run_dir / "summary.json", json.dumps({**results.macro(), "wall_seconds": seconds}, indent=1))
+    summary = {**results.macro(), "language_groups": group_means(results), "wall_seconds": seconds}
+    cache.write_atomic(run_dir / "summary.json", json.dumps(summary, indent=1))
     print_results({Path(config.model.name_or_path).name: results}, console)
     console.print(f"{seconds:.0f} s; results: {run_dir / 'results.csv'}", highlight=False)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hybrid_ir.config import TrainConfig
+from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.modeling.losses import ContrastiveLoss
 from hybrid_ir.modeling.module import BiEncoderModule, decay_groups
@@ -62,7 +63,7 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         evaluate(prepared.encoder, prepared.validation, config.evaluation, 0)
         texts = len(prepared.validation.queries) + len(prepared.validation.documents)
         each = (time.perf_counter() - begin) / max(texts, 1)
-        pools = [prepared.validation, *prepared.benchmarks.values()]
+        pools = [prepared.validation, *(b for b in prepared.benchmarks.values() if isinstance(b, Benchmark))]
         evaluation_seconds = evaluations * each * sum(len(b.queries) + len(b.documents) for b in pools)
     parameters = sum(p.numel() for p in module.parameters())
     # weights and two moments, twice while the newer checkpoint is written; best weights, and the earlier best until

@@ -18,7 +18,7 @@ import torch
 from hybrid_ir import __version__
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
-from hybrid_ir.evaluation.benchmarks.base import Benchmark
+from hybrid_ir.evaluation.benchmarks.base import Benchmark, ExternalBenchmark
 
 _PACKAGES = (
     "torch",
@@ -32,12 +32,15 @@ _PACKAGES = (
     "numpy",
     "pyarrow",
     "babel",
+    "mteb",
     "wandb",
 )
 
 
 def describe_environment(
-    config: TrainConfig | EvaluateConfig, corpus: ParallelCorpus | None, benchmarks: Iterable[Benchmark] = ()
+    config: TrainConfig | EvaluateConfig,
+    corpus: ParallelCorpus | None,
+    benchmarks: Iterable[Benchmark | ExternalBenchmark] = (),
 ) -> dict[str, Any]:
     """JSON for ``environment.json``."""
     described: dict[str, Any] = {
@@ -61,14 +64,22 @@ def describe_environment(
             "languages": list(corpus.languages),
             "report": corpus.report,
         }
-    described["benchmarks"] = {b.name: _content_sha256(b) for b in benchmarks}
+    described["benchmarks"] = {
+        b.name: {"content_sha256": _content_sha256(b), **b.info} if isinstance(b, Benchmark) else b.info
+        for b in benchmarks
+    }
     return described
 
 
 def _content_sha256(benchmark: Benchmark) -> str:
     """Of ids, texts and judgments: two evaluations with the same one measured the same thing."""
     digest = hashlib.sha256(np.ascontiguousarray(benchmark.judgments, dtype=np.int64).tobytes())
-    for values in (benchmark.query_ids, benchmark.queries, benchmark.document_ids, benchmark.documents):
+    corpus: tuple[Iterable[object], ...] = (benchmark.document_ids, benchmark.documents)
+    if benchmark.corpus_fingerprint is not None:  # reading a corpus from disk for this would take long
+        corpus = ([benchmark.corpus_fingerprint],)
+    if benchmark.passage_queries:
+        corpus = (*corpus, benchmark.passage_queries.items(), [benchmark.passage_queries_weight])
+    for values in (benchmark.query_ids, benchmark.queries, *corpus):
         for value in values:
             digest.update(repr(value).encode())
     return digest.hexdigest()

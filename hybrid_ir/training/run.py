@@ -32,12 +32,13 @@ from hybrid_ir.data.validation import NAME as VALIDATION
 from hybrid_ir.data.validation import held_out, validation_benchmark
 from hybrid_ir.errors import DataError, UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
-from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Benchmark
+from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Benchmark, ExternalBenchmark
 from hybrid_ir.evaluation.callback import EvaluationCallback, Scheduled
 from hybrid_ir.evaluation.console import print_results
 from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.metrics import metrics_of
-from hybrid_ir.evaluation.results import PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
+from hybrid_ir.evaluation.results import BIAS_FILE, PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
 from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
@@ -66,7 +67,7 @@ class Prepared:
     plan: BatchPlan
     data: HybridDataModule
     validation: Benchmark | None
-    benchmarks: dict[str, Benchmark]
+    benchmarks: dict[str, Benchmark | ExternalBenchmark]
 
 
 def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True) -> Prepared:
@@ -253,7 +254,7 @@ class _Run:
         if config.resume and (run_dir / SUMMARY).exists():
             summary = json.loads((run_dir / SUMMARY).read_text())
             if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
-                missing = [name for name in config.benchmark if name not in summary]
+                missing = [name for name in config.benchmark if name not in summary.get("benchmarks", summary)]
                 if missing:
                     raise UserError(
                         f"benchmark={','.join(missing)}: {run_dir} is complete without it; run python evaluate.py "
@@ -372,7 +373,7 @@ class _Run:
                 return None
             setting = "multilingual" if len(prepared.corpus.languages) > 1 else "monolingual"
             return f"val/{VALIDATION}/{setting}/map"
-        known = dict(prepared.benchmarks)
+        known = {name: each for name, each in prepared.benchmarks.items() if isinstance(each, Benchmark)}
         if prepared.validation is not None:
             known[VALIDATION] = prepared.validation
         parts = chosen.split("/")
@@ -383,7 +384,8 @@ class _Run:
                 f"{benchmarks}, e.g. val/{VALIDATION}/multilingual/map"
             )
         benchmark, setting, metric = known[parts[1]], parts[2], parts[-1]
-        metrics = [logged_metric(name) for name in metrics_of(setting)] if setting in SETTINGS else []
+        extra = self.config.evaluation.metrics
+        metrics = [logged_metric(name) for name in metrics_of(setting, extra)] if setting in SETTINGS else []
         for found, there in (
             (setting, list(benchmark.settings)),
             (metric, metrics),
@@ -407,7 +409,7 @@ class _Run:
             scheduled.append(Scheduled(prepared.validation, at_last_step=True))
         for name, benchmark in prepared.benchmarks.items():
             section = self.config.benchmark[name]
-            if section.during_training or watched == name:
+            if isinstance(benchmark, Benchmark) and (section.during_training or watched == name):
                 short = benchmark.limited(section.during_training_limit)
                 scheduled.append(Scheduled(short, at_last_step=watched == name))
         return scheduled
@@ -458,11 +460,24 @@ class _Run:
         final = Results()
         prepared.encoder.to(device)  # Lightning has moved it away from the accelerator
         todo = [prepared.validation] if prepared.validation is not None else []
+        encoder, evaluation = prepared.encoder, self.config.evaluation
         for benchmark in [*todo, *prepared.benchmarks.values()]:
-            final.merge(evaluate(prepared.encoder, benchmark, self.config.evaluation, step, run_dir=self.run_dir))
+            if isinstance(benchmark, Benchmark):
+                final.merge(evaluate(encoder, benchmark, evaluation, step, run_dir=self.run_dir))
+            else:
+                self.console.print(benchmark.describe(), highlight=False)
+                final.merge(benchmark.run(encoder, evaluation, step, run_dir=self.run_dir))
+            for note in benchmark.notes:
+                self.console.print(f"note: {note}", highlight=False)
         if self.is_main:
             self.results.merge(final, per_query=False)
             final.write_per_query(self.run_dir / PER_QUERY_FILE)
+            final.write_bias(self.run_dir / BIAS_FILE)
+            if final.bias:
+                from hybrid_ir.evaluation.figures import save_figures  # matplotlib takes a second to import
+
+                save_figures(final, self.run_dir)
+            loggers.log_language_bias(self.logger, final, step)
             self.results.write_csv(self.run_dir / RESULTS_FILE)
         return final
 
@@ -524,6 +539,8 @@ class _Run:
         batches = max(state["counts"]["batches"], 1)
         summary: dict[str, Any] = {
             **final.macro(),
+            "language_groups": group_means(final),
+            "benchmarks": list(self.config.benchmark),
             "wall_seconds": progress.wall_seconds,
             "samples_per_second": progress.samples_per_second,
             "drawn_mono_share": state["counts"]["monolingual"] / batches,
