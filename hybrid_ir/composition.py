@@ -52,6 +52,7 @@ _PATH_KEY = re.compile(
     re.S,
 )
 _EXAMPLES = {
+    "benchmark.beir.path": "benchmark.beir.path=DIR",
     "data.path": "data.path=train.jsonl.gz",
     "model.name_or_path": "model.name_or_path=intfloat/multilingual-e5-small",
 }
@@ -513,8 +514,10 @@ def _worded(
     error: ValidationError, keys: Mapping[str, Key], raw: Mapping[str, Any], prefix: tuple[str, ...]
 ) -> ConfigError:
     details = error.errors(include_url=False)
-    # A key that is not there explains faults of the whole; a wrong value explains rules between keys.
-    fault = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    # A key that is not there explains faults of the whole; a wrong value explains rules between keys, and comes before
+    # what is still to be given.
+    present = [d for d in details if d["type"] != "missing"] or details
+    fault = next((d for d in present if d["type"] == "extra_forbidden"), present[0])
     name, value = _locate(raw, (*prefix, *fault["loc"]), missing=fault["type"] == "missing")
     said = f"{name}={show(value)}" if name else ""
     key = keys.get(name) or next((k for k in keys.values() if k.mapping and name.startswith(k.name + ".")), None)

@@ -445,13 +445,24 @@ class CldrBenchmarkConfig(BenchmarkConfigBase):
     """Languages to evaluate; the default is MIRACL's 18."""
 
 
-class XquadRBenchmarkConfig(BenchmarkConfigBase):
-    """XQuAD-R (LAReQA, arXiv 2004.05484): find the sentence that answers, within and across 11 languages."""
+Candidate = Literal["sentence", "sentence_with_paragraph"]
+
+
+class LareqaBenchmarkConfig(BenchmarkConfigBase):
+    """A data set in LAReQA's format (arXiv 2004.05484)."""
 
     path: str | None = None
     """Folder with `<language>.json` files as LAReQA publishes them; null downloads them into the cache."""
-    candidate: Literal["sentence", "sentence_with_paragraph"] = "sentence"
+    candidate: Candidate = "sentence"
     """Text of a candidate: the sentence, or the pair (sentence, paragraph) truncated in the paragraph."""
+
+
+class XquadRBenchmarkConfig(LareqaBenchmarkConfig):
+    """XQuAD-R (LAReQA, arXiv 2004.05484): find the sentence that answers, within and across 11 languages."""
+
+
+class MlqaRBenchmarkConfig(LareqaBenchmarkConfig):
+    """MLQA-R (LAReQA, arXiv 2004.05484): as XQuAD-R, 7 languages, each question in 2 to 4 of them; CC BY-NC 4.0."""
 
 
 class MiraclBenchmarkConfig(BenchmarkConfigBase):
@@ -505,9 +516,48 @@ class MtebBenchmarkConfig(BenchmarkConfigBase):
         return self
 
 
+class BeirBenchmarkConfig(BenchmarkConfigBase):
+    """Data of your own in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, plain or (the first two)
+    gzip."""
+
+    path: str
+    """Folder with these files, whose lines have a `language` (or all one: `languages`); or with such a folder for each
+    language (`sw`) or pair of query and corpus language (`en-sw`)."""
+    split: str = "test"
+    """Judgments: the file `qrels/<split>.tsv`."""
+    languages: list[str] | None = None
+    """Languages to evaluate; null takes all that are there. A single one is the language of lines that name none."""
+    settings: list[Literal["monolingual", "cross_lingual", "multilingual"]] | None = None
+    """What to measure; null takes all that the judgments allow."""
+    depth: PositiveInt | None = None
+    """Documents retrieved for a query: the corpus is streamed, and there is no multilingual setting. null ranks the
+    whole pool, whose embeddings are then in memory."""
+    during_training: bool = False
+    """Also run every val_check_interval, not only at the end."""
+
+    @model_validator(mode="after")
+    def _settings_possible(self) -> BeirBenchmarkConfig:
+        if not re.fullmatch(r"[\w.-]+", self.split):
+            raise ValueError(f"benchmark.beir.split={self.split}: is no file name; for qrels/test.tsv give test")
+        if self.settings is not None:
+            shown = f"benchmark.beir.settings=[{','.join(self.settings)}]"
+            if not self.settings:
+                raise ValueError(f"{shown}: names none; give some, or null for all that the judgments allow")
+            if len(set(self.settings)) != len(self.settings):
+                raise ValueError(f"{shown}: names a setting twice; name it once")
+            if self.depth is not None and "multilingual" in self.settings:
+                raise ValueError(
+                    f"{shown}: the multilingual setting ranks the whole pool; leave it out, or set "
+                    f"benchmark.beir.depth=null"
+                )
+        return self
+
+
 BENCHMARKS: dict[str, type[BenchmarkConfigBase]] = {
+    "beir": BeirBenchmarkConfig,
     "cldr": CldrBenchmarkConfig,
     "miracl": MiraclBenchmarkConfig,
+    "mlqa_r": MlqaRBenchmarkConfig,
     "mteb": MtebBenchmarkConfig,
     "xquad_r": XquadRBenchmarkConfig,
 }

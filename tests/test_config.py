@@ -43,7 +43,12 @@ def files(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "data.jsonl").write_text("")
-    return {"model.name_or_path": str(tmp_path / "model"), "data.path": str(tmp_path / "data.jsonl")}
+    (tmp_path / "beir").mkdir()
+    return {
+        "model.name_or_path": str(tmp_path / "model"),
+        "data.path": str(tmp_path / "data.jsonl"),
+        "benchmark.beir.path": str(tmp_path / "beir"),
+    }
 
 
 def settings_for(command: str, group: str, option: str, files: dict[str, str]) -> list[str]:
@@ -52,6 +57,8 @@ def settings_for(command: str, group: str, option: str, files: dict[str, str]) -
         settings.append(f"model.name_or_path={files['model.name_or_path']}")
     if option == "parallel_jsonl":
         settings.append(f"data.path={files['data.path']}")
+    if option == "beir":
+        settings.append(f"benchmark.beir.path={files['benchmark.beir.path']}")
     return settings
 
 

@@ -23,14 +23,15 @@ from hybrid_ir.evaluation.benchmarks.document_store import (
     ROW_GROUP,
     Concatenated,
     ConcatenatedArrays,
+    Document,
     DocumentStore,
+    Selected,
     check_space,
 )
 
 
-def parse(line: bytes) -> tuple[str, str]:
-    identifier, text = json.loads(line)
-    return identifier, text
+def parse(line: bytes) -> Document:
+    return Document(*json.loads(line))
 
 
 def write(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
@@ -135,6 +136,26 @@ def test_concatenated_is_the_sum_of_its_parts(parts: list[list[str]], cut: slice
     assert arrays[forward].tolist() == array[forward].tolist()
 
 
+@given(st.lists(st.text(max_size=3), max_size=8), st.data(), st.slices(12))
+def test_selected_is_a_list_of_the_chosen_items(items: list[str], data: st.DataObject, cut: slice) -> None:
+    places = data.draw(st.lists(st.integers(0, len(items) - 1), max_size=12)) if items else []
+    selected = Selected(items, np.array(places, dtype=np.int64))
+    expected = [items[place] for place in places]
+    assert list(selected) == expected
+    assert selected[cut] == expected[cut]
+
+
+def test_languages_of_documents(tmp_path: Path) -> None:
+    assert build(write(tmp_path / "a.gz", [("1", "one")])).document_languages is None
+    languages = ["sw", "de", "sw", "yo"] * ROW_GROUP
+    file = tmp_path / "b.gz"
+    file.write_bytes(gzip.compress("\n".join(json.dumps([str(i), "", c]) for i, c in enumerate(languages)).encode()))
+    for store in (build(file), build(file)):  # made, and found
+        assert store.languages == ("sw", "de", "yo")
+        assert store.document_languages is not None
+        assert [store.languages[i] for i in store.document_languages] == languages
+
+
 # ------------------------------------------------------------------------------------------------------- the cache
 
 
@@ -154,7 +175,7 @@ def test_a_store_is_made_once_and_recognised_by_content(tmp_path: Path) -> None:
     changed = build(moved)
     assert list(changed.texts) == ["one", "other"]
     assert changed.fingerprint != store.fingerprint
-    assert DocumentStore.build([moved], lambda line: (parse(line)[0], "x"), "other").texts[0] == "x"
+    assert DocumentStore.build([moved], lambda line: parse(line)._replace(text="x"), "other").texts[0] == "x"
 
 
 def test_too_little_space_is_found_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,4 +237,4 @@ def test_an_id_that_stands_twice(tmp_path: Path) -> None:
 def test_a_line_that_is_no_document(tmp_path: Path) -> None:
     file = tmp_path / "a.gz"
     file.write_bytes(gzip.compress(b'["1", "one"]\n\n["2"\n'))
-    spoilt(tmp_path, r"a\.gz:3: .*; get the file again", file)
+    spoilt(tmp_path, r"a\.gz:3: .*; mend the line, or get the file again", file)

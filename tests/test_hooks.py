@@ -257,9 +257,9 @@ def test_a_runs_environment_tells_them_apart(tmp_path: Path) -> None:
         with_passage_queries(benchmark(), passages, 0.4),
     ]
     config = EvaluateConfig.model_validate({"model": {"name_or_path": "m"}, "benchmark": {"cldr": {}}})
-    noted = [describe_environment(config, None, [each])["benchmarks"]["toy"] for each in evaluated]
+    noted = [describe_environment(config, None, [each])["benchmarks"]["toy"]["content_sha256"] for each in evaluated]
     assert len(set(noted)) == len(noted)
-    assert describe_environment(config, None, [benchmark()])["benchmarks"]["toy"] == noted[0]
+    assert describe_environment(config, None, [benchmark()])["benchmarks"]["toy"]["content_sha256"] == noted[0]
 
 
 def test_files_that_are_not_there_are_found_before_anything_is_loaded(

@@ -153,7 +153,7 @@ def test_a_part_of_the_sample_through_the_command_line(shared: Path, e5_small: P
     done = evaluate(data, tmp_path / "out", "evaluation.save_runs=true", "benchmark.miracl.limit=200", e5_small)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stdout.split())
-    assert "relevant passages missing from the corpus, counted as not retrieved: sw" in said
+    assert "relevant documents missing from the corpus, counted as not retrieved: sw" in said
     assert "sw: 40 of 131,924 passages: scores are not comparable with published MIRACL" in said
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
         values = {row["metric"]: float(row["value"]) for row in csv.DictReader(file)}
@@ -206,12 +206,12 @@ def test_what_is_missing_is_counted_as_trec_eval_does(tmp_path: Path) -> None:
     assert (benchmark.judgments[:, 1] < 0).tolist() == [False, True, False, True, True]
     assert benchmark.judgments[1, 1] == benchmark.judgments[3, 1] != benchmark.judgments[4, 1]
     assert benchmark.notes[:3] == (
-        "topics without a relevant passage, not counted: sw 2 of 4",
-        "judgments of topics that are not among the topics, left out: sw 1 of 6",
-        "relevant passages missing from the corpus, counted as not retrieved: sw 2 of 3, yo 1 of 1",
+        "queries without a relevant document, not counted: sw 2 of 4",
+        "judgments of queries that are not among the queries, left out: sw 1 of 6",
+        "relevant documents missing from the corpus, counted as not retrieved: sw 2 of 3, yo 1 of 1",
     )
     assert benchmark.info["languages"]["sw"] == {
-        "topics": 4, "judgments": 6, "relevant": 3, "topics_without_relevant": 2, "judgments_of_unknown_topics": 1,
+        "queries": 4, "judgments": 6, "relevant": 3, "queries_without_relevant": 2, "judgments_of_unknown_queries": 1,
         "missing_relevant": 2, "missing_not_relevant": 1, "passages": 2, "published_passages": 131924,
     }  # fmt: skip
 
@@ -255,8 +255,8 @@ BAD_TABLES = [
     (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n2\t7#0\t1\n", "has 3 of the 4 columns topic<TAB>Q0<TAB>passage<TAB>relevance"),
     (JUDGMENTS, b"1#0 Q0 7#0 1\n", "has 1 of the 4 columns"),
     (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n2\tQ0\t7#0\t0.5\n", "the relevance '0.5' is not a whole number"),
-    (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n1#0\tQ0\t7#0\t1\n", "judges passage '7#0' for topic '1#0' again"),
-    (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n1#0\tQ0\t7#0\t0\n", "judges passage '7#0' for topic '1#0' again"),
+    (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n1#0\tQ0\t7#0\t1\n", "judges document '7#0' for query '1#0' again"),
+    (JUDGMENTS, b"1#0\tQ0\t7#0\t1\n1#0\tQ0\t7#0\t0\n", "judges document '7#0' for query '1#0' again"),
     (JUDGMENTS, b"", "is empty"),
 ]
 

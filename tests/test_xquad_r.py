@@ -16,8 +16,9 @@ import torch
 
 from hybrid_ir.config import EvaluationConfig, XquadRBenchmarkConfig
 from hybrid_ir.errors import ConfigError, DataError
-from hybrid_ir.evaluation.benchmarks import load_benchmark, xquad_r
-from hybrid_ir.evaluation.benchmarks.xquad_r import SHA256, download, lareqa_benchmark
+from hybrid_ir.evaluation.benchmarks import lareqa, load_benchmark
+from hybrid_ir.evaluation.benchmarks.lareqa import download, lareqa_benchmark
+from hybrid_ir.evaluation.benchmarks.xquad_r import RELEASE
 from hybrid_ir.evaluation.engine import evaluate
 
 # Counts of sentences in LAReQA's published files.
@@ -52,7 +53,7 @@ def test_counts_are_the_published_ones(folder: Path) -> None:
     per_query = Counter((q, languages[benchmark.document_languages[d]]) for q, d, _ in benchmark.judgments.tolist())
     assert len(per_query) == 13_090 * 11
     assert set(per_query.values()) == {1}
-    assert benchmark.info["sha256"] == SHA256
+    assert benchmark.info["sha256"] == RELEASE.sha256
 
 
 def test_relevant_sentences_hold_the_answers(folder: Path) -> None:
@@ -183,10 +184,13 @@ def test_all_metrics_equal_a_second_implementation(folder: Path, e5_small: Path)
             relevant = {gold[question, other] for other in languages if corpus in ("all", other)}
             for metric, value in plain_metrics(pool, relevant, corpus == "all").items():
                 expected[language, corpus, question, metric] = value
+        own = [name.split()[0] == language for name in ranked[:10]]
+        expected[language, "all", question, "own_language_share@10"] = sum(own) / 10
     assert ties > 0
     ours = {
         (r["query_language"], r["corpus_language"], r["query_id"], r["metric"]): r["value"]
         for r in results.per_query.to_pylist()
+        if r["metric"] != "mrc@10"  # of pairs of queries; test_language_bias.py compares it
     }
     assert ours.keys() == expected.keys()
     assert all(abs(ours[key] - expected[key]) < 1e-12 for key in expected)
@@ -196,7 +200,11 @@ def test_all_metrics_equal_a_second_implementation(folder: Path, e5_small: Path)
         "cross_lingual": [(a, b) for a in languages for b in languages if a != b],
         "multilingual": [(a, "all") for a in languages],
     }.items():
-        for metric, value in results.macro()["xquad_r"][setting].items():
+        macro = results.macro()["xquad_r"][setting]
+        assert macro.keys() - {"mrc@10"} == {metric for a, b, _, metric in expected if (a, b) in pairs}
+        for metric, value in macro.items():
+            if metric == "mrc@10":
+                continue
             cells = [sum(expected[a, b, q, metric] for q in chosen) / limit for a, b in pairs]
             assert value == pytest.approx(sum(cells) / len(cells), abs=1e-9), (setting, metric)
 
@@ -297,35 +305,41 @@ def test_files_that_are_not_json(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- download
 
 
+KEY = "benchmark.xquad_r.path"
+
+
 def test_download_verifies_and_is_kept(tmp_path: Path) -> None:
     source, target = tmp_path / "source.json", tmp_path / "cache" / "xquad-r" / "en.json"
     source.write_bytes(b"the bytes")
     expected = hashlib.sha256(b"the bytes").hexdigest()
-    assert download(source.as_uri(), target, expected) == target
+    assert download(source.as_uri(), target, expected, KEY) == target
     assert target.read_bytes() == b"the bytes"
     source.unlink()
-    assert download(source.as_uri(), target, expected) == target  # needs no source any more
+    assert download(source.as_uri(), target, expected, KEY) == target  # needs no source any more
     assert [path.name for path in target.parent.iterdir()] == ["en.json"]
     target.write_bytes(b"other bytes")
     with pytest.raises(DataError, match=r"en\.json: has not the expected SHA-256"):
-        download(source.as_uri(), target, expected)
+        download(source.as_uri(), target, expected, KEY)
 
 
 def test_download_that_fails_says_how_to_place_the_file(tmp_path: Path) -> None:
     source, target = tmp_path / "source.json", tmp_path / "cache" / "en.json"
     remedy = r"by hand to .*cache.en\.json, or set benchmark\.xquad_r\.path to a folder that has en\.json"
     with pytest.raises(DataError, match=rf"en\.json: cannot be downloaded from file://.*source\.json .*{remedy}"):
-        download(source.as_uri(), target, "0" * 64)
+        download(source.as_uri(), target, "0" * 64, KEY)
     source.write_bytes(b"not what was published")
     with pytest.raises(DataError, match=rf"source\.json sent has SHA-256 .*expected 0000.*{remedy}"):
-        download(source.as_uri(), target, "0" * 64)
+        download(source.as_uri(), target, "0" * 64, KEY)
     assert not target.exists()
 
 
 def test_the_eleven_files_from_their_address(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xquad_r, "BASE_URL", folder.resolve().as_uri())
-    monkeypatch.setenv("HYBRID_IR_CACHE", str(tmp_path))
+    published = tmp_path / "repository" / RELEASE.revision
+    published.mkdir(parents=True)
+    (published / "xquad-r").symlink_to(folder.resolve())
+    monkeypatch.setattr(lareqa, "REPOSITORY", published.parent.as_uri())
+    monkeypatch.setenv("HYBRID_IR_CACHE", str(tmp_path / "cache"))
     assert len(load(languages=["en", "zh"]).documents) == SENTENCES["en"] + SENTENCES["zh"]
-    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["en.json", "zh.json"]
+    assert sorted(path.name for path in (tmp_path / "cache").rglob("*.json")) == ["en.json", "zh.json"]
     with pytest.raises(ConfigError, match=r"benchmark\.xquad_r\.languages=sw: XQuAD-R does not have it"):
         load(languages=["en", "sw"])

@@ -237,11 +237,13 @@ class _Search:
         self.documents, self.gains, self.present = relevant.padded(self.queries)
         self.inside = self.present & (self.documents >= 0)
         of_query = self.query_languages[self.queries]
-        # A relevant document that is missing from the corpus would be of the query's language.
+        absent = of_query[:, None]
+        if benchmark.missing_languages is not None and len(benchmark.missing_languages):
+            absent = benchmark.missing_languages[np.where(self.present & ~self.inside, -1 - self.documents, 0)]
         self.document_language = np.where(
             self.inside,
             np.asarray(benchmark.document_languages)[np.where(self.inside, self.documents, 0)],
-            of_query[:, None],
+            absent,
         )
         bounds = np.searchsorted(of_query, np.arange(len(benchmark.languages) + 1))
         self.chunks = [
@@ -353,7 +355,7 @@ class _Search:
             depths[UNION] = self.evaluation.language_bias_k
         if self.save_runs:
             for pool in [*range(len(self.benchmark.languages)), UNION]:
-                if any(self.wanted(language, pool) for language, _ in self.chunks):
+                if self._size(pool) and any(self.wanted(language, pool) for language, _ in self.chunks):
                     depths[pool] = max(self.evaluation.run_depth, depths.get(pool, 0))
         return {pool: TopK(n, min(depth, self._size(pool)), self.device) for pool, depth in depths.items()}
 

@@ -11,8 +11,10 @@ from hybrid_ir.evaluation.benchmarks.base import Benchmark, ExternalBenchmark, L
 from hybrid_ir.evaluation.benchmarks.hooks import with_passage_queries, with_queries
 
 BENCHMARK_LOADERS: dict[str, str] = {
+    "beir": "hybrid_ir.evaluation.benchmarks.beir:load",
     "cldr": "hybrid_ir.evaluation.benchmarks.cldr:load",
     "miracl": "hybrid_ir.evaluation.benchmarks.miracl:load",
+    "mlqa_r": "hybrid_ir.evaluation.benchmarks.mlqa_r:load",
     "mteb": "hybrid_ir.evaluation.benchmarks.mteb:load",
     "xquad_r": "hybrid_ir.evaluation.benchmarks.xquad_r:load",
 }

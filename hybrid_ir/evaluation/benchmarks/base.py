@@ -69,6 +69,8 @@ class Benchmark:
     """Changes with the documents; with it, an interrupted search can be continued. None: it is not."""
     missing_ids: Sequence[str] = ()
     """Ids of judged documents that are missing from the corpus."""
+    missing_languages: np.ndarray | None = None
+    """[missing] int: language of the corpus that each is missing from; None: that of the query it is judged for."""
     passage_queries: Mapping[int, Sequence[str]] = field(default_factory=dict)
     """Texts generated for documents, by document index; encoded as queries and averaged into the embedding."""
     passage_queries_weight: float = 0.5

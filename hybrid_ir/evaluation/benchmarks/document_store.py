@@ -4,7 +4,8 @@ A store is made once from files of one document a line, and kept in the cache (:
 
 - ``texts.parquet``: column ``text``, zstd, in row groups of 4,096 documents, each decoded when it is asked for;
 - ``ids.arrow``: column ``id``, not compressed and memory-mapped, so that an id is read without its neighbours;
-- ``order.npy``: int32, the place of each document in ascending order of ids (by code point), memory-mapped.
+- ``order.npy``: int32, the place of each document in ascending order of ids (by code point), memory-mapped;
+- ``languages.npy``: uint16, each document's language as an index into the manifest's list, where lines have one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import operator
 import shutil
 from abc import abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +32,18 @@ from hybrid_ir import cache
 from hybrid_ir.errors import DataError, UserError
 from hybrid_ir.lines import numbered_lines
 
-Parse = Callable[[bytes], tuple[str, str]]
-"""Id and text of a line, both such that UTF-8 can hold them; raises ``ValueError`` with the reason where the line is no
-document."""
+
+class Document(NamedTuple):
+    """What a line holds, all of it such that UTF-8 can hold it."""
+
+    id: str
+    text: str
+    language: str | None = None
+    """None where the files are of one language and do not say it: on all lines or on none."""
+
+
+Parse = Callable[[bytes], Document]
+"""The document of a line; raises ``ValueError`` with the reason where there is none."""
 
 ROW_GROUP = 4096
 """Documents that are compressed, and decoded, together."""
@@ -44,7 +55,7 @@ ids and order about 20 bytes a document, to which gzip files give 80 to 200."""
 _FORMAT = 1
 _KIND = "documents"
 _CHUNK = 2**20
-_TEXTS, _IDS, _ORDER = "texts.parquet", "ids.arrow", "order.npy"
+_TEXTS, _IDS, _ORDER, _LANGUAGES = "texts.parquet", "ids.arrow", "order.npy", "languages.npy"
 _TEXT_SCHEMA = pa.schema([("text", pa.string())])
 _ID_SCHEMA = pa.schema([("id", pa.string())])
 
@@ -58,6 +69,12 @@ class DocumentStore:
         self.texts = StoredTexts(folder / _TEXTS)
         self.order: np.ndarray = np.load(folder / _ORDER, mmap_mode="r")
         """[documents] int32: place of each document in ascending order of ids."""
+        self.languages: tuple[str, ...] = tuple(manifest.get("languages", ()))
+        """Languages that the lines have, in the order of their first appearance; empty where they have none."""
+        self.document_languages: np.ndarray | None = None
+        """[documents] uint16: index into ``languages``; None where there are none."""
+        if self.languages:
+            self.document_languages = np.load(folder / _LANGUAGES, mmap_mode="r")
         self.fingerprint: str = cache.fingerprint(manifest["key"])
         """Equal for equal files, wherever they lie."""
 
@@ -70,7 +87,7 @@ class DocumentStore:
 
         Args:
             files: one document a line, plain or gzip; recognised by their content.
-            parse: id and text of a line.
+            parse: the document of a line.
             layout: name of what ``parse`` does; changes when that does.
 
         Raises:
@@ -196,6 +213,24 @@ class Concatenated(_Lazy):
         return items
 
 
+class Selected(_Lazy):
+    """Some items of a sequence, in an order of their own.
+
+    Args:
+        whole: the sequence.
+        places: [items] int: place of each in it.
+    """
+
+    def __init__(self, whole: Sequence[str], places: np.ndarray) -> None:
+        self.whole, self.places = whole, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, start: int, stop: int) -> list[str]:
+        return [self.whole[place] for place in self.places[start:stop].tolist()]
+
+
 class ConcatenatedArrays:
     """Arrays one after the other, sliced without joining them: memory maps stay on disk."""
 
@@ -237,6 +272,8 @@ def _check_space(files: Iterable[Path]) -> None:
 def _write(files: Sequence[Path], parse: Parse, folder: Path) -> dict[str, Any]:
     _check_space(files)
     console = Console(stderr=True)
+    numbers: dict[str, int] = {}
+    languages = array("H")
     with (
         pq.ParquetWriter(
             folder / _TEXTS,
@@ -263,30 +300,34 @@ def _write(files: Sequence[Path], parse: Parse, folder: Path) -> dict[str, Any]:
         documents = _documents(bar.track(files, task_id=task), parse)
         count = 0
         while batch := list(islice(documents, ROW_GROUP)):
-            texts.write_table(pa.table([[text for _, text, _ in batch]], schema=_TEXT_SCHEMA))
-            ids.write_table(pa.table([[identifier for identifier, _, _ in batch]], schema=_ID_SCHEMA))
+            texts.write_table(pa.table([[document.text for document, _ in batch]], schema=_TEXT_SCHEMA))
+            ids.write_table(pa.table([[document.id for document, _ in batch]], schema=_ID_SCHEMA))
+            named = [document.language for document, _ in batch if document.language is not None]
+            languages.extend(numbers.setdefault(language, len(numbers)) for language in named)
             count += len(batch)
             bar.update(task, documents=count)
     order, repeated = _order(StoredIds(folder / _IDS).column)
     if repeated is not None:
         raise _stands_twice(files, parse, repeated)
     np.save(folder / _ORDER, order)
+    if numbers:
+        np.save(folder / _LANGUAGES, np.array(languages, dtype=np.uint16))
     described = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
-    return {"documents": count, "sources": described}
+    return {"documents": count, "sources": described, "languages": list(numbers)}
 
 
-def _documents(files: Iterable[Path], parse: Parse) -> Iterator[tuple[str, str, str]]:
-    """Id, text and ``file:line`` of each document."""
+def _documents(files: Iterable[Path], parse: Parse) -> Iterator[tuple[Document, str]]:
+    """Each document and its ``file:line``."""
     for file in files:
         number = 0
         for number, line in numbered_lines(file):
             try:
-                identifier, text = parse(line)
-                if identifier.split() != [identifier]:
-                    raise ValueError(f"the id {identifier!r} is empty or has a space")
+                document = parse(line)
+                if document.id.split() != [document.id]:
+                    raise ValueError(f"the id {document.id!r} is empty or has a space")
             except ValueError as error:
-                raise DataError(f"{file}:{number}: {error}; get the file again") from None
-            yield identifier, text, f"{file}:{number}"
+                raise DataError(f"{file}:{number}: {error}; mend the line, or get the file again") from None
+            yield document, f"{file}:{number}"
         if not number:
             raise DataError(f"{file}: holds no document; get the file again")
 
@@ -309,6 +350,6 @@ def _order(ids: pa.ChunkedArray) -> tuple[np.ndarray, str | None]:
 
 def _stands_twice(files: Sequence[Path], parse: Parse, identifier: str) -> DataError:
     # Where the lines are is found in a second reading: to remember it for each id would cost memory for nothing.
-    places = (where for known, _, where in _documents(files, parse) if known == identifier)
+    places = (where for document, where in _documents(files, parse) if document.id == identifier)
     first, second = islice(places, 2)
     return DataError(f"{second}: repeats the id {identifier!r} of {first}; keep one of the two")

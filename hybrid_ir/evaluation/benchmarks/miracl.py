@@ -3,9 +3,7 @@
 Topics and judgments (``miracl-v1.0-<language>/``) and corpora (``miracl-corpus-v1.0-<language>/``) are read as they are
 published, from a folder or from the Hugging Face hub. A query is searched in the corpus of its own language alone.
 
-What does not fit together is counted, noted, and treated as trec_eval treats it: a topic without a relevant passage
-does not count; a relevant passage that is missing from the corpus counts as never retrieved; a judgment of a topic that
-is not among the topics is left out.
+What does not fit together is counted, noted, and treated as trec_eval treats it (``judgments.py``).
 """
 
 from __future__ import annotations
@@ -25,11 +23,21 @@ from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.benchmarks.document_store import (
     Concatenated,
     ConcatenatedArrays,
+    Document,
     DocumentStore,
     check_space,
 )
+from hybrid_ir.evaluation.benchmarks.judgments import (
+    Counts,
+    Judgments,
+    collect,
+    join,
+    notes_on,
+    places_in,
+    rows_of_table,
+)
 from hybrid_ir.languages import LANGUAGES, MIRACL
-from hybrid_ir.lines import json_object, utf8
+from hybrid_ir.lines import json_object
 
 TOPICS_REPOSITORY = "miracl/miracl"
 TOPICS_REVISION = "5be20db9509754dadad47689368639fcec739c00"
@@ -101,20 +109,10 @@ class LanguageFiles:
     corpus: tuple[Path, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
+@dataclass(frozen=True, kw_only=True)
+class _Counts(Counts):
     """What a reader of one language's numbers must know."""
 
-    topics: int
-    judgments: int
-    relevant: int
-    topics_without_relevant: int
-    """Topics for which no passage is judged relevant."""
-    judgments_of_unknown_topics: int
-    missing_relevant: int
-    """Passages judged relevant that are not in the corpus."""
-    missing_not_relevant: int
-    """Passages judged not relevant that are not in the corpus: they change nothing."""
     passages: int
     published_passages: int | None
     """Passages of the published corpus."""
@@ -147,31 +145,12 @@ def miracl_benchmark(
     counts: dict[str, _Counts] = {}
     first_query = first_document = 0
     for language, own_topics, own_judgments, store in zip(languages, topics, judgments, stores, strict=True):
-        place = {topic: first_query + i for i, topic in enumerate(own_topics)}
-        known = {pair: relevance for pair, relevance in own_judgments.items() if pair[0] in place}
-        judged = list(dict.fromkeys(passage for _, passage in known))
-        found = store.find(judged)
-        absent = np.flatnonzero(found < 0)
-        index = np.where(found < 0, 0, first_document + found)
-        index[absent] = -1 - len(missing_ids) - np.arange(len(absent))
-        missing_ids += [judged[i] for i in absent.tolist()]
-        document = dict(zip(judged, index.tolist(), strict=True))
-        table = np.array(
-            [(place[topic], document[passage], relevance) for (topic, passage), relevance in known.items()],
-            dtype=np.int64,
-        ).reshape(-1, 3)
-        relevant, missing = table[:, 2] > 0, table[:, 1] < 0
-        rows.append(table[relevant | ~missing])
+        place = {topic: [first_query + i] for i, topic in enumerate(own_topics)}
+        joined = join(own_judgments, place, places_in(store, own_judgments, first_document), len(missing_ids))
+        rows.append(joined.table)
+        missing_ids += joined.missing_ids
         counts[language] = _Counts(
-            topics=len(own_topics),
-            judgments=len(own_judgments),
-            relevant=int(relevant.sum()),
-            topics_without_relevant=len(own_topics) - len(np.unique(table[relevant, 0])),
-            judgments_of_unknown_topics=len(own_judgments) - len(known),
-            missing_relevant=int((relevant & missing).sum()),
-            missing_not_relevant=int((~relevant & missing).sum()),
-            passages=len(store),
-            published_passages=LANGUAGES[language].miracl_passages,
+            **asdict(joined.counts), passages=len(store), published_passages=LANGUAGES[language].miracl_passages
         )
         first_query += len(own_topics)
         first_document += len(store)
@@ -198,21 +177,7 @@ def miracl_benchmark(
 
 def _notes(counts: Mapping[str, _Counts]) -> Iterator[str]:
     """A line for each kind of thing that does not fit together, with the languages' numbers."""
-    kinds: dict[str, dict[str, tuple[int, int]]] = {
-        "topics without a relevant passage, not counted": {
-            language: (each.topics_without_relevant, each.topics) for language, each in counts.items()
-        },
-        "judgments of topics that are not among the topics, left out": {
-            language: (each.judgments_of_unknown_topics, each.judgments) for language, each in counts.items()
-        },
-        "relevant passages missing from the corpus, counted as not retrieved": {
-            language: (each.missing_relevant, each.relevant) for language, each in counts.items()
-        },
-    }
-    for kind, numbers in kinds.items():
-        shown = [f"{language} {some:,} of {all_:,}" for language, (some, all_) in numbers.items() if some]
-        if shown:
-            yield f"{kind}: {', '.join(shown)}"
+    yield from notes_on(counts)
     samples = [
         f"{language}: {each.passages:,} of {each.published_passages:,} passages"
         for language, each in counts.items()
@@ -225,7 +190,7 @@ def _notes(counts: Mapping[str, _Counts]) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def parse_passage(line: bytes) -> tuple[str, str]:
+def parse_passage(line: bytes) -> Document:
     """Id and text of a line of a corpus, ``{"docid": …, "title": …, "text": …}``: the text is the title, a space and
     the text, stripped. A passage may lack a title.
 
@@ -240,7 +205,7 @@ def parse_passage(line: bytes) -> tuple[str, str]:
     for name in ("docid", "title", "text"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a text")
-    return row["docid"], f"{row.get('title', '')} {row['text']}".strip()
+    return Document(row["docid"], f"{row.get('title', '')} {row['text']}".strip())
 
 
 def read_topics(path: Path) -> dict[str, str]:
@@ -250,7 +215,7 @@ def read_topics(path: Path) -> dict[str, str]:
         DataError: the file cannot be read, a line is not of that form, an id stands twice, or there is no line.
     """
     topics: dict[str, str] = {}
-    for where, (topic, text) in _rows(path, ("topic", "text")):
+    for where, (topic, text) in rows_of_table(path, ("topic", "text")):
         if topic in topics:
             raise DataError(f"{where}: repeats the topic {topic!r}; keep one of the two")
         if not text.strip():
@@ -259,44 +224,15 @@ def read_topics(path: Path) -> dict[str, str]:
     return topics
 
 
-def read_judgments(path: Path) -> dict[tuple[str, str], int]:
+def read_judgments(path: Path) -> Judgments:
     """Judgments of a TSV file in TREC's form, ``topic<TAB>Q0<TAB>passage<TAB>relevance`` a line: relevance by topic and
     passage, in the file's order.
 
     Raises:
         DataError: the file cannot be read, a line is not of that form, a pair is judged twice, or there is no line.
     """
-    judgments: dict[tuple[str, str], int] = {}
-    for where, (topic, _, passage, relevance) in _rows(path, ("topic", "Q0", "passage", "relevance")):
-        if (topic, passage) in judgments:
-            raise DataError(f"{where}: judges passage {passage!r} for topic {topic!r} again; keep one judgment")
-        try:
-            judgments[topic, passage] = int(relevance)
-        except ValueError:
-            raise DataError(f"{where}: the relevance {relevance!r} is not a whole number; mend the line") from None
-    return judgments
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """``file:line`` and fields of each line; the last field may hold tabs."""
-    try:
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # other line ends occur inside texts
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if lines == [b""]:
-        raise DataError(f"{path}: is empty; get the file again")
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        try:
-            fields = utf8(line).split("\t", maxsplit=len(columns) - 1)
-        except ValueError as error:
-            raise DataError(f"{where}: {error}; get the file again") from None
-        if len(fields) != len(columns):
-            raise DataError(f"{where}: has {len(fields)} of the {len(columns)} columns {'<TAB>'.join(columns)}")
-        for name, value in zip(columns[:-1], fields, strict=False):
-            if value.split() != [value]:
-                raise DataError(f"{where}: the {name} {value!r} is empty or has a space; mend the line")
-        yield where, fields
+    rows = rows_of_table(path, ("topic", "Q0", "passage", "relevance"))
+    return collect((where, topic, passage, relevance) for where, (topic, _, passage, relevance) in rows)
 
 
 # ------------------------------------------------------------------------------------------------------------ files
