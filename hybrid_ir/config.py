@@ -385,7 +385,7 @@ class EvaluationConfig(Section):
     @classmethod
     def _metrics_known(cls, values: list[str]) -> list[str]:
         for value in values:
-            if not _METRIC.fullmatch(value):
+            if not METRIC.fullmatch(value):
                 raise ValueError(
                     f"{value!r} is no metric; give precision@k, recall@k, ndcg@k or mrr@k with k from 1, e.g. recall@20"
                 )
@@ -394,7 +394,8 @@ class EvaluationConfig(Section):
         return values
 
 
-_METRIC = re.compile(r"(?:precision|recall|ndcg|mrr)@[1-9][0-9]{0,5}")
+METRIC = re.compile(r"(?:precision|recall|ndcg|mrr)@[1-9][0-9]{0,5}")
+"""Metrics at a depth."""
 
 
 class LanguageRemovalConfig(Section):

@@ -35,7 +35,8 @@ def check_output_dir(output_dir: str) -> None:
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output_dir={output_dir}: is a file; name a folder that is empty or absent")
     if path.is_dir() and set(os.listdir(path)) - _LAUNCHER_FILES:
-        hint = f"; continue it with resume={output_dir}, or" if (path / CONFIG_FILE).is_file() else ";"
+        trained = (path / CONFIG_FILE).is_file() and (path / "train.log").is_file()  # an evaluation has no log
+        hint = f"; continue it with resume={output_dir}, or" if trained else ";"
         raise ConfigError(f"output_dir={output_dir}: is not empty{hint} name another folder")
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):

@@ -390,7 +390,7 @@ def test_the_command_reports_a_mistake_in_one_line(
         (run,): "the following arguments are required: qrels",
         (run, qrels, "--metric"): "expected at least one argument",
         (run, qrels, "--depth=3"): "unrecognized arguments: --depth=3",
-        (run, qrels, "--metrics", "ndcg@10", "f1@3"): "--metrics: 'f1@3' is no metric; known: map",
+        (run, qrels, "--metrics", "ndcg@10", "f1@3"): "--metrics: 'f1@3' is no metric; give map",
         (run, qrels, "--metrics", "max_rank"): "'max_rank' needs the whole pool ranked",
         (run, str(tmp_path / "none")): "none: does not exist",
         (str(tmp_path), qrels): "is not a file",

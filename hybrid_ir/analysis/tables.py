@@ -34,7 +34,7 @@ LEGEND = (
     "▲ better, ▼ worse than the baseline (* other, where a metric has no better): corrected p below .05 and 0 outside "
     "the interval · no mark: no difference shown · Mo. query and corpus in one language · Cr. mean over pairs of "
     "different languages · Mul. all languages' documents in one pool · p paired permutation test over question ids · "
-    "p Holm corrected, macro values over the comparisons, languages over the languages · detectable: smallest true "
+    "p Holm: p corrected for the number of comparisons (macro means) or of languages · detectable: smallest true "
     "difference that the test shows in 80 % of cases"
 )
 ONE_SEED = (
@@ -53,13 +53,15 @@ class _Grid:
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     left: int = 1
-    """Columns of names, aligned left and wrapped where there is no room."""
+    """Columns of names, aligned left."""
+    folding: int | None = None
+    """The one of them that is wrapped where there is no room."""
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Prints macro means, the spread over seeds, query languages, and each comparison in words."""
     console = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
-    for grid in _grids(comparison):
+    for grid in _grids(comparison, narrow=console.width < WIDTH):
         console.print(Text(grid.title, style="bold"))
         console.print(_rich(grid))
     console.print(Text(LEGEND, style="dim"))
@@ -108,24 +110,28 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ grids
 
 
-def _grids(comparison: Comparison) -> list[_Grid]:
+def _grids(comparison: Comparison, narrow: bool = False) -> list[_Grid]:
+    """All tables; where it is narrow, a table of languages for each setting, and macro means without what is
+    detectable."""
     grids = []
     for benchmark in dict.fromkeys(row.benchmark for row in comparison.rows):
         own = [row for row in comparison.rows if row.benchmark == benchmark]
         pairs = list(dict.fromkeys((row.baseline, row.system) for row in own))
         for baseline in dict.fromkeys(baseline for baseline, _ in pairs):
-            grids.append(_macro_grid([row for row in own if row.baseline == baseline and row.query_language == MACRO]))
+            macro = [row for row in own if row.baseline == baseline and row.query_language == MACRO]
+            grids.append(_macro_grid(macro, narrow))
         seeds = {key[1:]: values for key, values in comparison.seeds.items() if key[0] == benchmark}
         if any(len(values) > 1 for values in seeds.values()):
             grids.append(_seed_grid(benchmark, comparison.metric, seeds))
         for pair in pairs:
-            grids.append(
-                _language_grid([r for r in own if (r.baseline, r.system) == pair and r.query_language != MACRO])
-            )
+            rows = [r for r in own if (r.baseline, r.system) == pair and r.query_language != MACRO]
+            settings = [setting for setting in SETTINGS if any(row.setting == setting for row in rows)]
+            for shown in [[setting] for setting in settings] if narrow else [settings]:
+                grids.append(_language_grid(rows, shown))
     return grids
 
 
-def _macro_grid(rows: Sequence[Row]) -> _Grid:
+def _macro_grid(rows: Sequence[Row], narrow: bool) -> _Grid:
     first = rows[0]
     head = ("", "system", "value", "baseline", "difference", "95 %\ninterval", "p", "p\nHolm", "detectable")
     body = [
@@ -143,7 +149,8 @@ def _macro_grid(rows: Sequence[Row]) -> _Grid:
         for row in rows
     ]
     title = f"{first.benchmark}, {_metric_name(first.metric)}: macro means against {first.baseline}"
-    return _Grid(title, head, body, left=2)
+    shown = len(head) - narrow
+    return _Grid(title, head[:shown], [row[:shown] for row in body], left=2, folding=1)
 
 
 def _seed_grid(benchmark: str, metric: str, seeds: dict[tuple[Setting, str], list[float]]) -> _Grid:
@@ -153,15 +160,14 @@ def _seed_grid(benchmark: str, metric: str, seeds: dict[tuple[Setting, str], lis
         points = " ".join(_number(value, metric) for value in values)
         body.append((_SETTING_NAMES[setting], system, points, _number(float(np.mean(values)), metric), deviation))
     title = f"{benchmark}, {_metric_name(metric)}: macro means of each run"
-    return _Grid(title, ("", "system", "runs", "mean", "SD"), body, left=3)
+    return _Grid(title, ("", "system", "runs", "mean", "SD"), body, left=3, folding=2)
 
 
-def _language_grid(rows: Sequence[Row]) -> _Grid:
+def _language_grid(rows: Sequence[Row], settings: Sequence[Setting]) -> _Grid:
     first = rows[0]
-    settings = [setting for setting in SETTINGS if any(row.setting == setting for row in rows)]
     by_key = {(row.query_language, row.setting): row for row in rows}
     body = []
-    for language in sorted({row.query_language for row in rows}):
+    for language in sorted({row.query_language for row in rows if row.setting in settings}):
         there = [by_key[language, setting] for setting in settings if (language, setting) in by_key]
         cells = [language, f"{max(row.num_questions for row in there):,}"]
         for setting in settings:
@@ -215,10 +221,10 @@ def _p(p: float) -> str:
 def _rich(grid: _Grid) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for i, head in enumerate(grid.head):
-        if i < grid.left:
-            table.add_column(head, overflow="fold")
+        if i == grid.folding:
+            table.add_column(head, overflow="fold", min_width=8)
         else:
-            table.add_column(head, justify="right", no_wrap=True)
+            table.add_column(head, justify="left" if i < grid.left else "right", no_wrap=True)
     for row in grid.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,11 +21,16 @@ from hybrid_ir.evaluation.results import BiasRow, Results
 LOG_WIDTH = 100
 """Columns where the output is not a terminal."""
 
-LEGEND = (
-    "Mo. query and corpus in one language · Cr. mean over pairs of different languages · Mul. all languages' documents "
-    "in one pool · mAP without cut-off · R@k recall · rank dist. places between a question's best and worst relevant "
-    "document in the Mul. pool (lower is better)"
-)
+_MEANINGS = {
+    "monolingual": "Mo. query and corpus in one language",
+    "cross_lingual": "Cr. mean over pairs of different languages",
+    "multilingual": "Mul. all languages' documents in one pool",
+    "map": "mAP without cut-off (to the depth of the search, where a benchmark has one)",
+    "recall": "R@k recall",
+    "rank_distance": "rank dist. places between a question's best and worst relevant document in the Mul. pool (lower "
+    "is better)",
+}
+"""What is said below a table, of the settings and metrics that it shows."""
 
 BIAS_LEGEND = (
     "own share: of the first k documents, those in the query's language · in pool: that language's share of all "
@@ -81,7 +87,7 @@ def print_results(
         console.print("no results")
         return
     console.print(macro_table(named))
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Text(_legend(named.values()), style="dim"))
     label, last = next((label, each) for label, each in reversed(named.items()) if each.rows)
     for benchmark in last.benchmarks():
         console.print()
@@ -94,13 +100,20 @@ def print_results(
             console.print(table)
 
 
+def _legend(results: Iterable[Results]) -> str:
+    rows = [row for each in results for row in each.rows]
+    there = {row.setting for row in rows} | {row.metric.partition("@")[0] for row in rows}
+    return " · ".join(meaning for name, meaning in _MEANINGS.items() if name in there)
+
+
 def macro_table(results: Mapping[str, Results]) -> RenderableType:
     """Macro means: a row for each benchmark and each of the results."""
     table = _table()
-    table.add_column("benchmark", no_wrap=True)
+    # Names give way, numbers do not: a job of a sweep is named by all that was swept.
+    table.add_column("benchmark", overflow="fold", min_width=8)
     labelled = any(results)
     if labelled:
-        table.add_column("model", no_wrap=True)
+        table.add_column("model", overflow="fold", min_width=8)
     macros = {label: each.macro() for label, each in results.items()}
     columns = _present(_MACRO_COLUMNS, [means for macro in macros.values() for means in macro.values()])
     for head, _, _ in columns:
@@ -287,8 +300,7 @@ def _format(means: Means, setting: str, metric: str) -> str:
 def _decimal(value: float, digits: int) -> str:
     if not math.isfinite(value):
         return "nan"
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("0") if text.startswith("0.") else text
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def _cell(value: float | None, diagonal: bool) -> Text:

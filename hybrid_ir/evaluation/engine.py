@@ -95,11 +95,8 @@ def evaluate(
     if benchmark.depth is not None and "multilingual" in benchmark.settings:
         raise ValueError("a benchmark with a depth has no multilingual setting: rank distance needs the whole pool")
     removal = language_removal if language_removal is not None and language_removal.method != "none" else None
-    if removal is not None and (benchmark.depth is not None or len(benchmark.languages) < 2):
-        raise ConfigError(
-            f"language_removal.method={removal.method}: {benchmark.name} is searched within single languages, where "
-            f"there is no language bias to remove; leave it out of benchmark, or set language_removal.method=none"
-        )
+    if removal is not None:
+        check_language_removal(benchmark, removal)
     relevant = _Relevant.of(benchmark)
     runs = _RunFiles(benchmark, evaluation.run_depth, run_dir) if evaluation.save_runs and run_dir else None
     kept = evaluation.cache_embeddings or benchmark.corpus_fingerprint is not None
@@ -145,6 +142,19 @@ def evaluate(
     results = Results.from_groups(benchmark.name, benchmark.query_ids, groups, step)
     results.bias = [*bias.rows, *bias_rows_from_results(results, benchmark.name)]
     return results
+
+
+def check_language_removal(benchmark: Benchmark, removal: LanguageRemovalConfig) -> None:
+    """Checks that a benchmark has language bias to remove.
+
+    Raises:
+        ConfigError: its languages do not meet.
+    """
+    if removal.method != "none" and (benchmark.depth is not None or len(benchmark.languages) < 2):
+        raise ConfigError(
+            f"language_removal.method={removal.method}: {benchmark.name} is searched within single languages, where "
+            f"there is no language bias to remove; leave it out of benchmark, or set language_removal.method=none"
+        )
 
 
 def _fingerprint(encoder: TextEncoder) -> str | None:

@@ -42,7 +42,7 @@ def bias_figure(rows: Iterable[BiasRow], benchmark: str) -> Figure | None:
     queries = sorted({query for query, _ in shares} - {ALL})
     documents = sorted({document for _, document in pool})
 
-    side = CELL_INCHES * len(documents) + 1.6
+    side = max(CELL_INCHES * len(documents) + 1.6, 3.7)  # titles need their room with few languages too
     figure = Figure(figsize=(2 * side, CELL_INCHES * (len(queries) + 1) + 1.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

@@ -21,7 +21,7 @@ from hybrid_ir.errors import UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.console import make_console, print_results
-from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.evaluation.engine import check_language_removal, evaluate
 from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.progress import EvaluationProgress
 from hybrid_ir.evaluation.results import Results
@@ -60,6 +60,9 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
     main = global_rank() == 0
     # benchmarks first: a missing file is found before a large model is loaded
     benchmarks = [load_benchmark(name, section) for name, section in config.benchmark.items()]
+    for benchmark in benchmarks:
+        if isinstance(benchmark, Benchmark):
+            check_language_removal(benchmark, config.language_removal)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     encoder = BiEncoder.from_config(config.model).to(device)
@@ -89,19 +92,28 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
             else:
                 found = benchmark.run(encoder, config.evaluation, step=0, run_dir=run_dir, progress=progress)
         results.merge(found)
+        if main:
+            results.write(run_dir)  # a later benchmark that fails does not take it away
         for note in benchmark.notes:
             console.print(f"note: {note}", highlight=False)
     if not main:
         return
-    results.write(run_dir)
     if results.bias:
         from hybrid_ir.evaluation.figures import save_figures  # matplotlib takes a second to import
 
         save_figures(results, run_dir)
     seconds = time.monotonic() - begin
-    summary = {**results.macro(), "language_groups": group_means(results), "wall_seconds": seconds}
+    removal, label = config.language_removal, Path(config.model.name_or_path).name
+    summary = {
+        **results.macro(),
+        "language_groups": group_means(results),
+        "language_removal": removal.method,
+        "wall_seconds": seconds,
+    }
     cache.write_atomic(run_dir / "summary.json", json.dumps(summary, indent=1))
-    print_results({Path(config.model.name_or_path).name: results}, console)
+    if removal.method != "none":
+        label = f"{label} ({removal.method}{'' if removal.components is None else f' {removal.components}'})"
+    print_results({label: results}, console)
     console.print(f"{seconds:.0f} s; results: {run_dir / 'results.csv'}", highlight=False)
 
 

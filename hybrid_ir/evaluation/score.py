@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hybrid_ir.cli import report_errors
+from hybrid_ir.config import METRIC
 from hybrid_ir.errors import ConfigError, DataError, UserError
 
 _DESCRIPTION = """\
@@ -49,23 +50,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     for path in (options.run, options.qrels):
         if not path.is_file():
             raise DataError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}; give a file")
+    for name in options.metrics or ():  # before torch is imported
+        if name in ("rank_distance", "max_rank"):
+            raise ConfigError(f"--metrics: {name!r} needs the whole pool ranked; a run file does not have that")
+        if name != "map" and not METRIC.fullmatch(name):
+            raise ConfigError(
+                f"--metrics: {name!r} is no metric; give map, or recall@k, precision@k, ndcg@k or mrr@k with k from 1"
+            )
 
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from hybrid_ir.evaluation.console import make_console
-    from hybrid_ir.evaluation.metrics import MULTILINGUAL_METRICS, metric, metrics_of
+    from hybrid_ir.evaluation.metrics import metrics_of
     from hybrid_ir.evaluation.trec import read_qrels, read_run, score_run
 
     names = list(dict.fromkeys(options.metrics or metrics_of("monolingual")))
-    for name in names:
-        try:
-            metric(name)
-        except ValueError as error:
-            raise ConfigError(f"--metrics: {error}") from None
-        if name in MULTILINGUAL_METRICS:
-            raise ConfigError(f"--metrics: {name!r} needs the whole pool ranked; a run file does not have that")
     run, qrels = read_run(options.run), read_qrels(options.qrels)
     scores = score_run(run, qrels, names, options.complete)
     if len(scores.unjudged) == len(run.query_ids):
@@ -84,6 +85,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     for name, value in scores.means().items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
+    judged = {qrels.document_ids[document] for document in qrels.documents.tolist()}
+    if judged.isdisjoint(run.document_ids):
+        console.print(Text("none of the judged documents is in the run: are these the judgments of this corpus?"))
     if scores.missing:
         treated = "counted as 0" if options.complete else "left out (--complete counts them as 0)"
         console.print(Text(f"judged, but not in the run: {_some(scores.missing)}; {treated}"))

@@ -84,7 +84,7 @@ class Benchmark:
         """One line: what will be run."""
         return (
             f"{self.name}: {len(self.queries):,} queries, {len(self.documents):,} documents, "
-            f"{len(self.languages)} languages"
+            f"{len(self.languages)} language{'s' if len(self.languages) > 1 else ''}"
         )
 
     def limited(self, limit: int | None) -> Benchmark:
