@@ -150,6 +150,8 @@ def _one_folder(root: Path, config: BeirBenchmarkConfig) -> Benchmark:
         if query not in elsewhere and documents.get(document, 0) >= 0
     }
     joined = join(judgments, rows, documents)
+    # Relevant ones are missing only where the corpus is of one language; the others change nothing.
+    missing_languages = np.full(len(joined.missing_ids), number.get(store.languages[0], 0))
     return _benchmark(
         root,
         config,
@@ -161,7 +163,7 @@ def _one_folder(root: Path, config: BeirBenchmarkConfig) -> Benchmark:
         document_order=np.asarray(store.order)[index],
         judgments=joined.table,
         missing_ids=joined.missing_ids,
-        missing_languages=np.full(len(joined.missing_ids), number.get(store.languages[0], 0)),
+        missing_languages=missing_languages,
         counts={root.name: joined.counts},
         corpora=[store.fingerprint, *languages],
     )
