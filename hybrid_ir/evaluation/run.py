@@ -69,6 +69,8 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
     encoder.tokens_per_batch = config.evaluation.tokens_per_batch
     if config.precision == "64":
         encoder.double()
+    # prefixes that a folder does not know of are easily forgotten, and cost several points
+    console.print(f"{Path(config.model.name_or_path).name}: {encoder.extra_repr()}", highlight=False, markup=False)
     if main:
         text = json.dumps(describe_environment(config, None, benchmarks), indent=1, ensure_ascii=False)
         cache.write_atomic(run_dir / "environment.json", text)
