@@ -44,8 +44,10 @@ from hybrid_ir.schema_keys import nearest_key, schema_keys
 
 Config = TrainConfig | EvaluateConfig
 
-_FILE_FAULTS = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT}
-"""Faults of the disk or of rights, which are the user's to mend."""
+_FILE_FAULTS = {
+    errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""Faults of the disk, of rights or of paths, which are the user's to mend."""
 
 
 def report_errors(action: Callable[[], int]) -> int:
@@ -299,11 +301,16 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
             code = _start_ranks(command, folder, processes, config.threads, ["--resume"] if resume else [])
         else:
             code = execute(config, overrides)
-    except UserError:
+    except (UserError, OSError):
         if not resume and not launched:
             _release(folder, made)
         raise
-    if code == EXIT_USAGE and not resume:
+    except BaseException:
+        # An evaluation that was interrupted goes on by the same command: its folder must be free again.
+        if command == "evaluate" and not launched:
+            _release(folder, made)
+        raise
+    if not resume and (code == EXIT_USAGE or (code and command == "evaluate")):
         _release(folder, made)
     return code
 

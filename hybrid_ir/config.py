@@ -367,7 +367,7 @@ class EvaluationConfig(Section):
     """Padded tokens encoded at a time."""
     shard_size: PositiveInt = 4096
     """Texts in a shard; sorting by length, encoding and products happen inside shards, so that results do not depend
-    on the number of processes."""
+    on the number of processes (on the CPU: of processes with as many threads each)."""
     at_start: bool = False
     """Also evaluate before the first step: the untrained encoder's row beside the trained one's."""
     save_runs: bool = False

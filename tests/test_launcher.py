@@ -214,6 +214,13 @@ def test_the_exit_code_is_that_of_the_rank_that_failed() -> None:
     assert time.monotonic() - began < 20
 
 
+def test_a_rank_behind_the_first_that_fails_stops_the_others() -> None:
+    code = RANK + "sys.exit(3) if rank == 1 else time.sleep(60)"
+    begin = time.monotonic()
+    assert run_ranks([sys.executable, "-c", code], 3) == 3
+    assert time.monotonic() - begin < 50
+
+
 def test_ranks_form_a_process_group() -> None:
     code = (
         "import torch, torch.distributed as dist; dist.init_process_group('gloo'); x = torch.ones(1) * dist.get_rank();"

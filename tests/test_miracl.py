@@ -193,6 +193,17 @@ def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
     assert list(benchmark.documents) == [text, f"{text} {text}"]
 
 
+def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_ids_and_texts(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path, topics="1\tSwali?\n", judgments="1\tQ0\t7#0\t1\n", passages=[{"docid": "7#0", "text": "t"}]
+    )
+    for path in (*folder.rglob("topics.*"), *folder.rglob("qrels.*.tsv")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    benchmark = load(folder)
+    assert (benchmark.query_ids, benchmark.queries) == (["1"], ["Swali?"])
+    assert benchmark.judgments.tolist() == [[0, 0, 1]]
+
+
 def test_what_is_missing_is_counted_as_trec_eval_does(tmp_path: Path) -> None:
     write(
         tmp_path,

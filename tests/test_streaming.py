@@ -236,6 +236,24 @@ def test_an_interrupted_search_goes_on_at_the_next_shard(
     assert not list((cache / "searches").iterdir())
 
 
+def test_a_state_stays_until_its_caller_removes_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several benchmarks the first is not searched again where a later one is interrupted."""
+    kept: list[search_state.SearchState] = []
+    expected = evaluate(CountingEncoder(), streamed(), SMALL, 0, states=kept)
+    assert len(list((cache / "searches").iterdir())) == len(kept) == 3
+    again = CountingEncoder()
+    assert evaluate(again, streamed(), SMALL, 0).rows == expected.rows
+    assert again.count("passage") == 0
+    assert not list((cache / "searches").iterdir())
+
+
+def test_a_state_that_cannot_be_saved_stops_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = evaluate(CountingEncoder(), streamed(), SMALL, 0)
+    (cache / "searches").rmdir()
+    (cache / "searches").write_text("a file")
+    assert evaluate(CountingEncoder(), streamed(), SMALL, 0).rows == expected.rows
+
+
 def test_a_damaged_state_is_begun_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_state, "SAVE_SECONDS", 0.0)
     expected = evaluate(CountingEncoder(), streamed(), SMALL, 0)
@@ -253,7 +271,11 @@ def test_the_fingerprint_of_a_model_follows_all_that_embeddings_depend_on(e5_sma
 
     config = PretrainedModelConfig(name_or_path=str(e5_small), query_prefix="query: ", passage_prefix="passage: ")
     encoder = BiEncoder.from_config(config)
+    # What a tokenizer's file says of truncation and padding goes when it is used.
+    encoder.tokenizer.backend_tokenizer.enable_truncation(max_length=8)
+    encoder.tokenizer.backend_tokenizer.enable_padding()
     first = encoder.fingerprint()
+    encoder.tokenize(["a text"], "query")
     assert first == encoder.fingerprint()
     seen = {first}
     encoder.max_passage_length = 64
@@ -295,6 +317,21 @@ def test_generated_texts_are_averaged_into_the_passage() -> None:
 
     assert evaluate(encoder, joined, SMALL, 0).rows == evaluate(Joined(), benchmark, SMALL, 0).rows
     assert evaluate(encoder, joined, SMALL, 0).rows != evaluate(encoder, benchmark, SMALL, 0).rows
+
+
+# ------------------------------------------------------------------------------------------------------------ limit
+
+
+def test_a_limit_is_of_each_language_where_languages_do_not_meet() -> None:
+    plain = make_benchmark()
+    own_ids = [f"{name}-{language}" for name, language in zip(plain.query_ids, plain.query_languages, strict=True)]
+    apart = streamed(query_ids=own_ids).limited(5)
+    assert np.bincount(apart.query_languages).tolist() == [5, 5, 5]
+    assert [apart.queries[i] for i in (0, 5, 10)] == [f"question 0 in {language}" for language in plain.languages]
+    parallel = plain.limited(5)
+    assert sorted(set(parallel.query_ids)) == [f"q{i}" for i in range(5)]
+    assert np.bincount(parallel.query_languages).tolist() == [5, 5, 5]
+    assert np.bincount(make_benchmark(query_ids=own_ids).limited(5).query_languages).tolist() == [5]
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused

@@ -15,7 +15,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -187,7 +187,10 @@ class EmbeddingCache:
     def check_space(self, texts: int, dim: int) -> None:
         """Raises a UserError if the disk cannot hold that many embeddings beside those that are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        there = sum(path.stat().st_size for path in self.folder.iterdir())
+        there = 0
+        for path in self.folder.glob("[0-9a-f]*.npy"):
+            with suppress(FileNotFoundError):
+                there += path.stat().st_size
         needed, free = texts * dim * 4 - there, shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
@@ -297,7 +300,7 @@ class ShardEncoder:
             FloatingPointError: an embedding is not finite; its argument is the place of the first.
         """
         if prepared.embeddings is not None:
-            return prepared.embeddings
+            return prepared.embeddings.to(getattr(self.encoder, "device", "cpu"))
         if prepared.token_ids is not None:
             encode_ids: Callable[..., Tensor] = self.encoder.encode_token_ids  # type: ignore[attr-defined]
             embeddings = encode_ids(prepared.token_ids)

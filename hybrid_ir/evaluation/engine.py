@@ -69,6 +69,7 @@ def evaluate(
     language_removal: LanguageRemovalConfig | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    states: list[SearchState] | None = None,
 ) -> Results:
     """All settings and metrics of a benchmark; every text is encoded once. Collective: all ranks call it.
 
@@ -82,6 +83,8 @@ def evaluate(
         language_removal: what is taken out of the embeddings before they are compared; None for nothing.
         progress: called as ``progress(what, done, total)`` on every rank.
         should_stop: asked between shards.
+        states: takes what was kept for the case of an interruption, for the caller to remove when nothing can be
+            interrupted any more; None removes it at the end.
 
     Returns:
         The results, the same on every rank and bitwise the same for any number of processes.
@@ -132,7 +135,10 @@ def evaluate(
             if pool.pool == UNION:
                 union = pool.ranking(evaluation.language_bias_k)
         groups = metrics.compute()
-    search.forget()
+    if states is None:
+        search.forget()
+    else:
+        states += search.states
     if union is None or len(benchmark.languages) < 2:
         return Results.from_groups(benchmark.name, benchmark.query_ids, groups, step)
     bias = measure(benchmark, union, evaluation.language_bias_k, step)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -21,10 +22,12 @@ from hybrid_ir.errors import UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.console import make_console, print_results
+from hybrid_ir.evaluation.encoding import all_ranks
 from hybrid_ir.evaluation.engine import check_language_removal, evaluate
 from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.progress import EvaluationProgress
 from hybrid_ir.evaluation.results import Results
+from hybrid_ir.evaluation.search_state import SearchState
 from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.training.environment import describe_environment
@@ -59,22 +62,25 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
 def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, console: Console, begin: float) -> None:
     main = global_rank() == 0
     # benchmarks first: a missing file is found before a large model is loaded
-    benchmarks = [load_benchmark(name, section) for name, section in config.benchmark.items()]
-    for benchmark in benchmarks:
-        if isinstance(benchmark, Benchmark):
-            check_language_removal(benchmark, config.language_removal)
+    with all_ranks():
+        benchmarks = [load_benchmark(name, section) for name, section in config.benchmark.items()]
+        for benchmark in benchmarks:
+            if isinstance(benchmark, Benchmark):
+                check_language_removal(benchmark, config.language_removal)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    encoder = BiEncoder.from_config(config.model).to(device)
-    encoder.tokens_per_batch = config.evaluation.tokens_per_batch
-    if config.precision == "64":
-        encoder.double()
-    # prefixes that a folder does not know of are easily forgotten, and cost several points
-    console.print(f"{Path(config.model.name_or_path).name}: {encoder.extra_repr()}", highlight=False, markup=False)
-    if main:
-        text = json.dumps(describe_environment(config, None, benchmarks), indent=1, ensure_ascii=False)
-        cache.write_atomic(run_dir / "environment.json", text)
+    with all_ranks():
+        encoder = BiEncoder.from_config(config.model).to(device)
+        encoder.tokens_per_batch = config.evaluation.tokens_per_batch
+        if config.precision == "64":
+            encoder.double()
+        # prefixes that a folder does not know of are easily forgotten, and cost several points
+        console.print(f"{Path(config.model.name_or_path).name}: {encoder.extra_repr()}", highlight=False, markup=False)
+        if main:
+            text = json.dumps(describe_environment(config, None, benchmarks), indent=1, ensure_ascii=False)
+            cache.write_atomic(run_dir / "environment.json", text)
     results = Results()
+    states: list[SearchState] = []
     for benchmark in benchmarks:
         console.print(benchmark.describe(), highlight=False)
         with (
@@ -90,14 +96,18 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
                     run_dir=run_dir,
                     language_removal=config.language_removal,
                     progress=progress,
+                    states=states,
                 )
             else:
                 found = benchmark.run(encoder, config.evaluation, step=0, run_dir=run_dir, progress=progress)
         results.merge(found)
-        if main:
-            results.write(run_dir)  # a later benchmark that fails does not take it away
+        with all_ranks():
+            if main:
+                results.write(run_dir)  # a later benchmark that fails does not take it away
         for note in benchmark.notes:
             console.print(f"note: {note}", highlight=False)
+    for state in states:
+        state.remove()
     if not main:
         return
     if results.bias:
@@ -125,7 +135,7 @@ def _device(accelerator: str) -> torch.device:
     if accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if number >= there:
+    if max(number + 1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > there:  # found by every rank, said by the first
         raise UserError(f"devices: torch sees {there} GPU; use devices={there} or less, or accelerator=cpu")
     return torch.device("cuda", number)
 
@@ -138,7 +148,8 @@ def _processes(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Between two exchanges may lie a whole corpus.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
     try:
         yield
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +19,12 @@ from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.encoding import world
 from hybrid_ir.evaluation.search import TopK
 
+log = logging.getLogger("hybrid_ir")
+
 SAVE_SECONDS = 60.0
 """Seconds between two savings: what an interruption costs at most."""
+KEEP_SECONDS = 30 * 24 * 3600.0
+"""Seconds after which a state is removed that nobody went on with."""
 
 
 @dataclass
@@ -74,10 +80,22 @@ class SearchState:
             return
         content = io.BytesIO()
         torch.save({**top.state(), "done": done}, content)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path, content.getvalue())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, content.getvalue())
+            self._remove_old()
+        except OSError as error:  # a convenience, not a result
+            log.warning("%s: cannot be written (%s): an interruption would begin anew", self.path, error.strerror)
         self.saved = time.monotonic()
+
+    def _remove_old(self) -> None:
+        """Removes what evaluations left behind that nobody went on with."""
+        for path in self.path.parent.glob("*.pt"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > KEEP_SECONDS:
+                    path.unlink()
 
     def remove(self) -> None:
         """Removes the file, if there is one."""
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()

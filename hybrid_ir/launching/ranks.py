@@ -85,7 +85,7 @@ def _wait(relay: SignalRelay) -> int:
     failed: int | None = None
     kill_at: float | None = None
     told: set[int] = set()
-    while any(child.poll() is None for child in relay.children):
+    while [child for child in relay.children if child.poll() is None]:  # a list: every child is polled, not the first
         if failed is None:
             failed = next((child.returncode for child in relay.children if child.returncode), None)
         if kill_at is None and (failed is not None or relay.received is not None):

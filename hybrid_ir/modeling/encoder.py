@@ -186,7 +186,9 @@ class BiEncoder(nn.Module):
 
     def _tokenizer_text(self) -> str:
         if getattr(self.tokenizer, "is_fast", False):
-            return str(self.tokenizer.backend_tokenizer.to_str())
+            # Tokenising sets truncation and padding as it needs them: they are no part of what it is.
+            said = json.loads(self.tokenizer.backend_tokenizer.to_str())
+            return json.dumps({**said, "truncation": None, "padding": None}, sort_keys=True)
         return json.dumps([self.tokenizer.get_vocab(), repr(self.tokenizer)], sort_keys=True, default=str)
 
     # -------------------------------------------------------------------------------------------------- tokens

@@ -88,11 +88,19 @@ class Benchmark:
         )
 
     def limited(self, limit: int | None) -> Benchmark:
-        """The first ``limit`` question ids (in order of appearance) against the whole pool."""
+        """The first ``limit`` question ids (in order of appearance) against the whole pool; where languages do not
+        meet, of each language, since its ids may have nothing to do with another's."""
         if limit is None:
             return self
-        kept = set(list(dict.fromkeys(self.query_ids))[:limit])
-        keep = np.array([q in kept for q in self.query_ids], dtype=bool)
+        languages = np.asarray(self.query_languages).tolist()
+        parallel = set(self.settings) != {"monolingual"}
+        names = [(-1 if parallel else language, name) for language, name in zip(languages, self.query_ids, strict=True)]
+        seen: dict[int, set[str]] = {}
+        for language, name in names:
+            kept = seen.setdefault(language, set())
+            if len(kept) < limit:
+                kept.add(name)
+        keep = np.array([name in seen[language] for language, name in names], dtype=bool)
         new_index = np.cumsum(keep) - 1
         rows = self.judgments[keep[self.judgments[:, 0]]].copy()
         rows[:, 0] = new_index[rows[:, 0]]

@@ -1,8 +1,9 @@
 """Judgments from files of tab-separated values, joined with the queries and the corpus that they are about.
 
-What does not fit together is counted, and treated as trec_eval treats it: a query without a relevant document does not
-count; a relevant document that is missing from the corpus counts as never retrieved; a judgment of a query that is not
-among the queries is left out.
+What does not fit together is counted: a query without a relevant document does not count (trec_eval leaves out one
+without any judgment; one whose judgments are all 0 it counts with 0); a relevant document that is missing from the
+corpus counts as never retrieved, and a judgment of a query that is not among the queries is left out, both as in
+trec_eval.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def rows_of_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, lis
             but the last.
     """
     try:
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")  # other line ends occur inside texts
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
+        # Other line ends occur inside texts; a carriage return at the end is Windows'.
+        lines = [line.removesuffix(b"\r") for line in content.split(b"\n")]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if lines == [b""]:
