@@ -115,7 +115,10 @@ def macro_table(results: Mapping[str, Results]) -> RenderableType:
     if labelled:
         table.add_column("model", overflow="fold", min_width=8)
     macros = {label: each.macro() for label, each in results.items()}
-    columns = _present(_MACRO_COLUMNS, [means for macro in macros.values() for means in macro.values()])
+    means_of_all = [means for macro in macros.values() for means in macro.values()]
+    # Where languages do not meet, nDCG@10 and R@100 are what is published (MIRACL, MTEB).
+    apart = any("multilingual" not in means for means in means_of_all)
+    columns = _present(_GROUP_COLUMNS[:2] + _MACRO_COLUMNS if apart else _MACRO_COLUMNS, means_of_all)
     for head, _, _ in columns:
         table.add_column(head, justify="right", no_wrap=True)
     names = list(dict.fromkeys(name for macro in macros.values() for name in macro))
