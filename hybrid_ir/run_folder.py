@@ -15,6 +15,7 @@ from hybrid_ir.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
+PER_QUERY_FILE = "per_query.parquet"
 
 _LAUNCHER_FILES = {"job.log"}  # written by the launcher before its job starts
 _START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log"}

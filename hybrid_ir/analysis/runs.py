@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
+from hybrid_ir.run_folder import PER_QUERY_FILE
 from hybrid_ir.schema_keys import nearest
 
-PER_QUERY_FILE = "per_query.parquet"
 MACRO = "macro"
 """``query_language`` of a statistic over all query languages."""
 

@@ -20,10 +20,8 @@ from rich.text import Text
 from hybrid_ir.analysis.comparison import COLUMNS, Comparison, Row
 from hybrid_ir.analysis.runs import MACRO
 from hybrid_ir.cache import write_atomic
-from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
+from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER, SETTINGS, Setting
 
-LOWER_IS_BETTER = frozenset({"rank_distance", "max_rank"})
-"""As in ``evaluation.metrics``, which imports torch."""
 _UNDIRECTED = "own_language_share@"
 """Start of the names of metrics of which neither more nor less is better."""
 

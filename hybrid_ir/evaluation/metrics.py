@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
+from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER, SETTINGS, Setting
 
 ALL = "all"
 """``corpus_language`` of the multilingual setting, whose pool is the union of all languages' documents."""
@@ -145,10 +145,8 @@ METRICS: dict[str, MetricFunction] = {
 }
 """The metrics that are always reported, by their names in results."""
 
-MULTILINGUAL_METRICS = frozenset({"rank_distance", "max_rank"})
+MULTILINGUAL_METRICS = LOWER_IS_BETTER
 """Metrics that are reported in the multilingual setting only."""
-
-LOWER_IS_BETTER = MULTILINGUAL_METRICS
 
 
 def metrics_of(setting: Setting, extra: Sequence[str] = ()) -> tuple[str, ...]:
@@ -194,10 +192,6 @@ class GroupScores(NamedTuple):
     """[queries, metrics] float64."""
     metrics: tuple[str, ...]
     """Names of the columns of ``values``."""
-
-    def means(self) -> dict[str, float]:
-        """Mean of each metric over the queries."""
-        return dict(zip(self.metrics, self.values.mean(axis=0).tolist(), strict=True))
 
     def with_columns(self, names: Sequence[str], values: np.ndarray) -> GroupScores:
         """A copy with further metrics of the same queries.

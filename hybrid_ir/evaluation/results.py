@@ -24,9 +24,9 @@ from hybrid_ir.cache import write_atomic
 from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
 from hybrid_ir.evaluation.metrics import Group, GroupScores
+from hybrid_ir.run_folder import PER_QUERY_FILE
 
 RESULTS_FILE = "results.csv"
-PER_QUERY_FILE = "per_query.parquet"
 BIAS_FILE = "language_bias.csv"
 ROW_GROUP = 2**20
 

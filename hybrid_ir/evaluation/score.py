@@ -13,6 +13,7 @@ from typing import NoReturn
 from hybrid_ir.cli import report_errors
 from hybrid_ir.config import METRIC
 from hybrid_ir.errors import ConfigError, DataError, UserError
+from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER
 
 _DESCRIPTION = """\
 Scores a TREC run file by a TREC qrels file, both plain or gzip; the values are trec_eval's. Documents are ordered by
@@ -51,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not path.is_file():
             raise DataError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}; give a file")
     for name in options.metrics or ():  # before torch is imported
-        if name in ("rank_distance", "max_rank"):
+        if name in LOWER_IS_BETTER:
             raise ConfigError(f"--metrics: {name!r} needs the whole pool ranked; a run file does not have that")
         if name != "map" and not METRIC.fullmatch(name):
             raise ConfigError(

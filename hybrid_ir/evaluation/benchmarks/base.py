@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Setting = Literal["monolingual", "cross_lingual", "multilingual"]
 SETTINGS: tuple[Setting, ...] = ("monolingual", "cross_lingual", "multilingual")
 
+LOWER_IS_BETTER = frozenset({"rank_distance", "max_rank"})
+"""Metrics of which less is better: places in the multilingual pool, which needs to be ranked whole for them."""
+
 Text = str | tuple[str, str]
 """A text, or a pair of texts that the tokenizer joins (the second is truncated)."""
 
