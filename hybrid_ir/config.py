@@ -339,6 +339,14 @@ class TrainerConfig(Section):
     """Steps between logged values of the training loss."""
     deterministic: bool = True
     """Deterministic kernels where torch has them."""
+    chunk_tokens: PositiveInt | None = 4096
+    """Tokens that go through the encoder at a time, padding included: each device's part of a batch, once drawn, is
+    encoded in chunks of like length, queries and passages apart; null: no limit."""
+    chunk_rows: PositiveInt | None = None
+    """The same in texts; with both, whichever is reached first. With neither a batch is padded to its longest text."""
+    grad_cache: bool = False
+    """Keep the activations of one chunk at a time (GradCache, arXiv 2101.06983): memory does not grow with the batch,
+    and the encoder's forward pass is computed twice. The gradient is the same."""
 
 
 class CheckpointConfig(Section):

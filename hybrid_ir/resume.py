@@ -14,7 +14,9 @@ from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
 from hybrid_ir.schema_keys import flatten
 
 _NOT_KEPT = ("resume", "output_dir", "dry_run")
-_MAY_CHANGE = {"trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes"}
+_DEVICES = ("name", "accelerator", "strategy", "devices", "num_nodes")
+_CHUNKS = ("chunk_rows", "chunk_tokens", "grad_cache")  # fewer devices have more rows each; the gradient is the same
+_MAY_CHANGE = {f"trainer.{key}" for key in (*_DEVICES, *_CHUNKS)}
 _ABSENT = object()
 
 
@@ -121,7 +123,7 @@ def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any], type
         remedy = f"add {name}={_shown(old)}" if group == "trainer" else f"leave {group}=... out"
     raise ConfigError(
         f"{change}: a resumed run keeps {name}={_shown(old)}; {remedy}, or start a new run (what may change: "
-        "trainer.max_steps with a constant schedule, devices, nodes, strategy, logger, benchmarks)"
+        "trainer.max_steps with a constant schedule, devices, nodes, strategy, chunks, logger, benchmarks)"
     )
 
 

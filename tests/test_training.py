@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hybrid_ir.config import LossConfig, OptimizerConfig
-from hybrid_ir.modeling.losses import ContrastiveLoss
-from hybrid_ir.modeling.module import BiEncoderModule, decay_groups, rate_factor
+from hybrid_ir.config import OptimizerConfig
+from hybrid_ir.modeling.module import decay_groups, rate_factor
 from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 from hybrid_ir.training.loggers import TidyCsvLogger
@@ -355,17 +353,6 @@ def test_biases_and_normalisation_are_not_decayed() -> None:
     assert {tuple(p.shape) for p in decayed["params"]} == {(5, 4), (4, 4)}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
     assert len(plain["params"]) == 3
-
-
-def test_a_fused_optimizer_is_clipped_under_mixed_precision(tmp_path: Path) -> None:
-    """Lightning refuses that, and it is what a GPU runs by default."""
-    encoder: Any = torch.nn.Linear(2, 2)
-    module = BiEncoderModule(encoder, ContrastiveLoss(LossConfig()), OptimizerConfig(), 10, tmp_path)
-    module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=None))
-    weight = torch.nn.Parameter(torch.zeros(4))
-    weight.grad = torch.full((4,), 3.0)
-    module.configure_gradient_clipping(torch.optim.AdamW([weight], fused=True), 1.0)
-    assert weight.grad.norm() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_resume_drops_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:

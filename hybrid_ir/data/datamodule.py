@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hybrid_ir.data.chunks import Chunk, length_chunks
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.plan import Batch, BatchPlan
 from hybrid_ir.data.tokens import TokenStore
@@ -65,10 +66,13 @@ def _leave_interrupts_to_the_parent(worker: int) -> None:
 
 
 class _Collated(Dataset[dict[str, Any]]):
-    """Planned rows to padded token ids."""
+    """Planned rows to padded token ids: queries, passages and negatives each in chunks of like length."""
 
-    def __init__(self, queries: TokenStore, passages: TokenStore, pad: int) -> None:
+    def __init__(
+        self, queries: TokenStore, passages: TokenStore, pad: int, chunk_rows: int | None, chunk_tokens: int | None
+    ) -> None:
         self.queries, self.passages, self.pad = queries, passages, pad
+        self.chunk_rows, self.chunk_tokens = chunk_rows, chunk_tokens
 
     def __getitem__(self, rows: PlannedRows) -> dict[str, Any]:
         out: dict[str, Any] = {"step": rows.step, "monolingual": rows.monolingual}
@@ -77,8 +81,10 @@ class _Collated(Dataset[dict[str, Any]]):
             texts.append(("negative", self.passages, rows.negative_rows.reshape(-1)))
             out["negative_passage_id"] = torch.from_numpy(rows.negative_ids)
         for name, store, which in texts:
-            ids, mask = store.padded(which, self.pad)
-            out[f"{name}_input_ids"], out[f"{name}_attention_mask"] = torch.from_numpy(ids), torch.from_numpy(mask)
+            chunks = length_chunks(store.lengths(which), self.chunk_rows, self.chunk_tokens)
+            out[name] = [
+                Chunk(*map(torch.from_numpy, (*store.padded(which[places], self.pad), places))) for places in chunks
+            ]
         out["passage_id"] = torch.from_numpy(rows.passage_ids)
         out["item"] = torch.from_numpy(rows.items)
         out["query_language"] = torch.from_numpy(rows.query_language)
@@ -97,6 +103,8 @@ class HybridDataModule(LightningDataModule):
         max_steps: batches in all.
         num_negatives: explicit negatives of each row.
         num_workers: processes that pad beside the training process.
+        chunk_rows: texts that go through the encoder at a time at most; None has no limit.
+        chunk_tokens: the same of tokens, padding included.
     """
 
     def __init__(
@@ -109,11 +117,14 @@ class HybridDataModule(LightningDataModule):
         max_steps: int,
         num_negatives: int = 0,
         num_workers: int = 0,
+        chunk_rows: int | None = None,
+        chunk_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.corpus, self.plan = corpus, plan
         self.query_tokens, self.passage_tokens, self.pad = query_tokens, passage_tokens, pad
         self.max_steps, self.num_negatives, self.num_workers = max_steps, num_negatives, num_workers
+        self.chunk_rows, self.chunk_tokens = chunk_rows, chunk_tokens
         self._tokens = np.zeros((len(corpus.languages), 2), dtype=np.int64)
         self._states: dict[int, dict[str, Any]] = {}
         self.remember()
@@ -131,7 +142,7 @@ class HybridDataModule(LightningDataModule):
             ValueError: the batch is not divisible by the number of processes.
         """
         return DataLoader(
-            _Collated(self.query_tokens, self.passage_tokens, self.pad),
+            _Collated(self.query_tokens, self.passage_tokens, self.pad, self.chunk_rows, self.chunk_tokens),
             sampler=_Planned(self, rank, world_size),
             batch_size=None,
             num_workers=self.num_workers,

@@ -9,8 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import _functional_collectives as collectives
+from torch.utils.checkpoint import checkpoint
 
 from hybrid_ir.config import LossConfig
+
+SCORES_PER_BLOCK = 2**22
+"""Scores of rows against candidates that are in memory at a time: 16 MiB of fp32, of which a few copies are made."""
 
 
 class LossOutput(NamedTuple):
@@ -24,6 +28,17 @@ class LossOutput(NamedTuple):
     """Scalar: share of the candidates other than the query's own passage that equal passage ids left out."""
     temperature: Tensor
     """Scalar: what similarities were divided by."""
+
+
+class _Candidates(NamedTuple):
+    """What the rows of all processes offer: gathered, in the order of ranks."""
+
+    positives: Tensor
+    positive_ids: Tensor
+    negatives: Tensor | None
+    negative_ids: Tensor | None
+    queries: Tensor | None
+    """Where positives are scored against queries too."""
 
 
 class ContrastiveLoss(nn.Module):
@@ -43,6 +58,9 @@ class ContrastiveLoss(nn.Module):
     the gradient of one process with all rows, also of a learned temperature. Average ``loss`` over processes for the
     loss of the whole batch.
 
+    **Large batches.** Scores are computed for so many rows at a time that there are never more than
+    ``scores_per_block`` of them (one row's at least): memory grows with the candidates, not with their square.
+
     A learned temperature is kept as its logarithm, projected onto its bounds before each use, so that it is never
     caught outside them with a zero gradient.
     """
@@ -54,6 +72,7 @@ class ContrastiveLoss(nn.Module):
         self.config = config
         start = torch.tensor(math.log(config.temperature), dtype=torch.float32)
         self.log_temperature = nn.Parameter(start) if config.learn_temperature else None
+        self.scores_per_block = SCORES_PER_BLOCK
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.config)
@@ -109,51 +128,80 @@ class ContrastiveLoss(nn.Module):
         config = self.config
         batch, device = len(queries), queries.device
         rank = dist.get_rank() if _world_size() > 1 else 0
-        own = torch.arange(rank * batch, (rank + 1) * batch, device=device)
-        rows = torch.arange(batch, device=device)
-
         # Positives and explicit negatives are gathered as two blocks: after the gather column rank * batch + i is
         # still row i's positive, whatever the number of negatives.
-        all_positives, all_ids = _gather(positives), _gather_ids(passage_ids)
-        scores = queries @ all_positives.T / temperature
+        candidates = _Candidates(
+            positives=_gather(positives),
+            positive_ids=_gather_ids(passage_ids),
+            negatives=None if negatives is None else _gather(negatives.flatten(0, 1)),
+            negative_ids=None if negative_ids is None else _gather_ids(negative_ids.flatten()),
+            queries=_gather(queries) if config.both_directions else None,
+        )
+        own = torch.arange(rank * batch, (rank + 1) * batch, device=device)
+        columns = len(candidates.positives) + (0 if candidates.negatives is None else len(candidates.negatives))
+        size = max(self.scores_per_block // columns, 1)
+        sums = []
+        for start in range(0, batch, size):
+            part = slice(start, start + size)
+            rows = (queries[part], positives[part], passage_ids[part], own[part], candidates, temperature)
+            # One block's scores at a time, in the backward pass too: it computes them once more.
+            sums.append(
+                self._sum_over_rows(*rows)
+                if size >= batch
+                else checkpoint(self._sum_over_rows, *rows, use_reentrant=False, preserve_rng_state=False)
+            )
+        loss, correct, masked, others = (torch.stack(values).sum() for values in zip(*sums, strict=True))
+        return LossOutput(loss / batch, correct / batch, masked / others.clamp(min=1), temperature.detach())
+
+    def _sum_over_rows(
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        passage_ids: Tensor,
+        own: Tensor,
+        candidates: _Candidates,
+        temperature: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of some rows: the sum of the losses, and how many are correct, candidates masked, candidates in all.
+
+        ``own`` [rows] holds the column of each row's positive among all positives.
+        """
+        config = self.config
+        rows = torch.arange(len(queries), device=queries.device)
+        scores = queries @ candidates.positives.T / temperature
         target_scores = scores[rows, own]
-        same_passage = all_ids[None, :] == passage_ids[:, None]
+        same_passage = candidates.positive_ids[None, :] == passage_ids[:, None]
         same_passage[rows, own] = False  # the row's own positive is never masked
 
-        blocks, masks = [], []
         if config.other_positives:
-            blocks.append(scores)
-            masks.append(same_passage if config.mask_same_passage else torch.zeros_like(same_passage))
+            blocks = [scores]
+            masks = [same_passage if config.mask_same_passage else torch.zeros_like(same_passage)]
         else:
-            blocks.append(target_scores[:, None])
-            masks.append(torch.zeros(batch, 1, dtype=torch.bool, device=device))
-        if negatives is not None:
-            all_negatives = _gather(negatives.flatten(0, 1))
-            blocks.append(queries @ all_negatives.T / temperature)
-            if config.mask_same_passage and negative_ids is not None:
-                all_negative_ids = _gather_ids(negative_ids.flatten())
-                masks.append(all_negative_ids[None, :] == passage_ids[:, None])
+            blocks = [target_scores[:, None]]
+            masks = [torch.zeros(len(rows), 1, dtype=torch.bool, device=rows.device)]
+        if candidates.negatives is not None:
+            blocks.append(queries @ candidates.negatives.T / temperature)
+            if config.mask_same_passage and candidates.negative_ids is not None:
+                masks.append(candidates.negative_ids[None, :] == passage_ids[:, None])
             else:
                 masks.append(torch.zeros_like(blocks[-1], dtype=torch.bool))
         mask = torch.cat(masks, dim=1)
-        candidates = torch.cat(blocks, dim=1).masked_fill(mask, -math.inf)
-        loss = (candidates.logsumexp(dim=1) - target_scores).mean()
+        logits = torch.cat(blocks, dim=1).masked_fill(mask, -math.inf)
+        loss = (logits.logsumexp(dim=1) - target_scores).sum()
 
-        if config.both_directions:
-            backward_scores = positives @ _gather(queries).T / temperature
+        if candidates.queries is not None:
+            backward_scores = positives @ candidates.queries.T / temperature
             if config.mask_same_passage:
                 backward_scores = backward_scores.masked_fill(same_passage, -math.inf)
-            backward = (backward_scores.logsumexp(dim=1) - target_scores).mean()
-            loss = (loss + backward) / 2
+            loss = (loss + (backward_scores.logsumexp(dim=1) - target_scores).sum()) / 2
 
         with torch.no_grad():
-            others = candidates.detach().clone()
+            others = logits.detach().clone()
             others[rows, own if config.other_positives else torch.zeros_like(own)] = -math.inf
-            best_other = others.max(dim=1).values
-            accuracy = (target_scores > best_other).to(loss.dtype).mean()
-            candidate_count = max(mask.numel() - batch, 1)
-            masked_share = mask.sum().to(loss.dtype) / candidate_count
-        return LossOutput(loss, accuracy, masked_share, temperature.detach())
+            correct = (target_scores > others.max(dim=1).values).to(loss.dtype).sum()
+            masked = mask.sum().to(loss.dtype)
+            count = torch.full_like(masked, mask.numel() - len(rows))
+        return loss, correct, masked, count
 
     def _check_shapes(
         self,

@@ -1,9 +1,19 @@
-"""The training step: a bi-encoder under in-batch contrastive loss, with AdamW and a step schedule."""
+"""The training step: a bi-encoder under in-batch contrastive loss, with AdamW and a step schedule.
+
+A batch comes in chunks of texts of like length. Either all of them are encoded in one graph, which is then traversed
+backward; or, with GradCache (Gao et al. 2021, arXiv 2101.06983), they are encoded without a graph, the loss gives the
+gradient with respect to their embeddings, and each chunk is encoded once more, with the random states that it had, to
+take that gradient on to the weights. The gradient is the same; activations are held of one chunk at a time.
+
+Optimisation is Lightning's manual one in both cases: under automatic optimisation the backward passes of chunks leave
+the processes of a distributed run with different gradients, silently.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +23,16 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from hybrid_ir.config import OptimizerConfig
+from hybrid_ir.data.chunks import Chunk
 from hybrid_ir.errors import UserError
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.losses import ContrastiveLoss, LossOutput
 
 Batch = dict[str, Any]
+"""What the data module collates: ``query``, ``passage`` and, where the loss takes explicit negatives, ``negative``
+(row by row) are lists of `Chunk`; ``passage_id`` [batch] and ``negative_passage_id`` [batch, negatives] are int64."""
+
+_TEXTS = ("query", "passage", "negative")
 
 
 class BiEncoderModule(LightningModule):
@@ -30,6 +45,7 @@ class BiEncoderModule(LightningModule):
         max_steps: steps of the whole run, which the schedule spans.
         run_dir: where a batch that gives a NaN loss is saved.
         item_ids: ids of items by integer, to name them in messages.
+        grad_cache: keep the activations of one chunk at a time, encoding each chunk twice.
     """
 
     def __init__(
@@ -40,8 +56,11 @@ class BiEncoderModule(LightningModule):
         max_steps: int,
         run_dir: Path,
         item_ids: Callable[[list[int]], list[str]] | None = None,
+        grad_cache: bool = False,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
+        self.grad_cache = grad_cache
         self.encoder, self.loss = encoder, loss
         self.optimizer_config, self.max_steps = optimizer, max_steps
         self.warmup_steps = round(optimizer.warmup_ratio * max_steps)
@@ -51,38 +70,129 @@ class BiEncoderModule(LightningModule):
         self.register_buffer("_batches", torch.zeros((), dtype=torch.float64))
 
     def compute_loss(self, batch: Batch) -> LossOutput:
-        """Loss of one batch (this process's rows; the negatives of all processes)."""
-        queries = self.encoder(batch["query_input_ids"], batch["query_attention_mask"])
-        positives = self.encoder(batch["passage_input_ids"], batch["passage_attention_mask"])
+        """Loss of one batch (this process's rows; the negatives of all processes), with its graph."""
+        return self._loss([[self._encode(chunk) for chunk in batch[name]] for name in _TEXTS if name in batch], batch)
+
+    def compute_gradients(
+        self,
+        batch: Batch,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+        no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        check: Callable[[LossOutput], None] | None = None,
+    ) -> LossOutput:
+        """Loss of one batch, whose gradient is added to that of the parameters.
+
+        Args:
+            batch: this process's rows.
+            backward: called with a scalar, one time or more.
+            no_sync: context in which a backward pass leaves gradients to this process; all but the last run in it.
+            check: called with the loss before anything is done with it.
+
+        Returns:
+            the loss, detached.
+        """
+        # Autocast is for forward passes: left on, it would round the products of fp32 parts' backward passes too.
+        no_autocast = torch.autocast(self.device.type, enabled=False)
+        if not self.grad_cache:
+            out = self.compute_loss(batch)
+            if check is not None:
+                check(out)
+            with no_autocast:
+                backward(out.loss)
+            return out._replace(loss=out.loss.detach())
+
+        chunks = [chunk for name in _TEXTS if name in batch for chunk in batch[name]]
+        *earlier, last = chunks
+        states = []
+        with torch.no_grad():
+            cached = []
+            for chunk in earlier:
+                states.append(_random_state(self.device))
+                cached.append(self._encode(chunk))
+        # Under autocast the weights' casts are kept from one forward pass to the next: these know of no gradient.
+        torch.clear_autocast_cache()
+        # The last chunk need not be encoded twice.
+        with_graph = self._encode(last)
+        leaves = [embeddings.detach().requires_grad_() for embeddings in (*cached, with_graph)]
+        remaining = iter(leaves)
+        out = self._loss([[next(remaining) for _ in batch[name]] for name in _TEXTS if name in batch], batch)
+        if check is not None:
+            check(out)
+        learned = [p for p in self.loss.parameters() if p.requires_grad]
+        with no_autocast:
+            gradients = torch.autograd.grad(out.loss, [*leaves, *learned])
+        out = out._replace(loss=out.loss.detach())
+        of_chunks, of_learned = gradients[: len(leaves)], gradients[len(leaves) :]
+
+        def onwards(embeddings: Tensor, gradient: Tensor, is_last: bool) -> None:
+            with nullcontext() if is_last else no_sync(), no_autocast:
+                surrogate = (embeddings * gradient).sum()
+                if is_last:  # what the loss itself learns takes part in the one pass that processes share
+                    surrogate = surrogate + sum((p * g).sum() for p, g in zip(learned, of_learned, strict=True))
+                backward(surrogate)
+
+        # The graph that is there goes first, so that there are never two.
+        onwards(with_graph, of_chunks[-1], is_last=not earlier)
+        del with_graph
+        for number, (chunk, state) in enumerate(zip(earlier, states, strict=True), 1):
+            with _random_state_as(state, self.device):
+                embeddings = self._encode(chunk)
+            onwards(embeddings, of_chunks[number - 1], is_last=number == len(earlier))
+        return out
+
+    def _encode(self, chunk: Chunk) -> Tensor:
+        return self.encoder(chunk.input_ids, chunk.attention_mask)
+
+    def _loss(self, embeddings: list[list[Tensor]], batch: Batch) -> LossOutput:
+        """Loss of the embeddings of each chunk of the queries, the passages and, where there are any, the negatives."""
+        queries, positives, *rest = (
+            _in_order(parts, batch[name]) for name, parts in zip(_TEXTS, embeddings, strict=False)
+        )
         negatives = negative_ids = None
-        if "negative_input_ids" in batch:
-            flat = self.encoder(batch["negative_input_ids"], batch["negative_attention_mask"])
-            negatives = flat.view(len(positives), -1, flat.shape[-1])
+        if rest:
+            negatives = rest[0].view(len(positives), -1, positives.shape[-1])
             negative_ids = batch["negative_passage_id"]
         return self.loss(queries, positives, batch["passage_id"], negatives, negative_ids)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step on a global batch.
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """One step on a global batch: gradient, clipping, optimiser, schedule.
+
+        Returns:
+            ``loss``, of all processes' rows, for whoever shows it.
 
         Raises:
             UserError: the loss is not finite; the batch is saved and named.
         """
-        out = self.compute_loss(batch)
-        loss, accuracy, masked_share = _over_processes(out.loss, out.accuracy, out.masked_share)
-        if not torch.isfinite(loss):
-            self._stop_on_nan(batch, loss)
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        rate = scheduler.get_last_lr()[0]
+        # Lightning would number the step from 0 here, where evaluations and checkpoints count the steps done
+        step = self.global_step + 1
+        log: dict[str, Tensor] = {}
+
+        def check(out: LossOutput) -> None:
+            loss, accuracy, masked_share = _over_processes(out.loss, out.accuracy, out.masked_share)
+            if not torch.isfinite(loss):
+                self._stop_on_nan(batch, loss)
+            self._masked_sum += masked_share
+            log.update({"train/loss": loss, "train/accuracy": accuracy, "train/masked_share": masked_share})
+            log["train/temperature"] = out.temperature
+
+        optimizer.zero_grad()
+        no_sync = getattr(self.trainer.strategy.model, "no_sync", nullcontext)
+        self.compute_gradients(batch, self.manual_backward, no_sync, check)
+        norm = self._clip(optimizer)
+        optimizer.step()
+        scheduler.step()
         self._batches += 1
         self._mono_batches += float(batch["monolingual"])
-        self._masked_sum += masked_share
-        log = {"train/loss": loss, "train/accuracy": accuracy, "train/masked_share": masked_share}
-        log["train/temperature"] = out.temperature
+        if norm is not None:
+            log["train/grad_norm"] = norm
         for name, value in log.items():
             self.log(name, value.float(), batch_size=len(batch["passage_id"]))
-        self.log("train/lr", self.lr_schedulers().get_last_lr()[0])
-        # Lightning would number the step from 0 here, where evaluations and checkpoints count the steps done; a double
-        # holds any number of steps exactly
-        self.log("step", torch.tensor(self.global_step + 1, dtype=torch.float64))
-        return out.loss
+        self.log("train/lr", rate)
+        self.log("step", torch.tensor(step, dtype=torch.float64))  # a double holds any number of steps exactly
+        return {"loss": log["train/loss"]}
 
     @property
     def masked_share(self) -> float:
@@ -98,7 +208,7 @@ class BiEncoderModule(LightningModule):
         step = int(batch["step"])
         path = self.run_dir / f"nan_batch_step_{step}.rank_{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({k: v.cpu() if isinstance(v, Tensor) else v for k, v in batch.items()}, path)
+        torch.save({name: _plain(value) for name, value in batch.items()}, path)
         items = batch["item"].tolist()
         ids = self._item_ids(items) if self._item_ids else [str(i) for i in items]
         shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
@@ -107,21 +217,16 @@ class BiEncoderModule(LightningModule):
             f"optimizer.lr, a larger loss.temperature, or trainer.precision=32"
         )
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Clips by the L2 norm; as Lightning does, which refuses to under mixed precision when AdamW is fused.
-
-        That is for the sake of a gradient scaler, which bf16 does not have.
-        """
-        if gradient_clip_val is None:
-            return
+    def _clip(self, optimizer: Any) -> Tensor | None:
+        """Clips the gradient by its L2 norm, which it returns; None where nothing is clipped."""
+        limit = self.optimizer_config.max_grad_norm
+        if limit is None:
+            return None
         sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)
         if sharded is not None:  # FSDP: a process sees a part of each gradient only
-            sharded(gradient_clip_val)
-        else:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            return sharded(limit)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["warmup_steps"] = self.warmup_steps
@@ -133,12 +238,42 @@ class BiEncoderModule(LightningModule):
     def configure_optimizers(self) -> Any:
         c = self.optimizer_config
         groups = decay_groups(self, c.weight_decay)
-        fused = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=c.betas, eps=c.eps, fused=fused)
+        # One pass over the parameters: on the CPU too several times as fast as one tensor after the other.
+        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=c.betas, eps=c.eps, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(c, self.max_steps, self.warmup_steps)(step)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _in_order(parts: Sequence[Tensor], chunks: Sequence[Chunk]) -> Tensor:
+    """Embeddings of chunks, ``[texts, dim]`` in the order of the batch."""
+    places = torch.cat([chunk.rows for chunk in chunks])
+    return torch.cat(list(parts)).index_select(0, places.argsort())
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """States from which dropout draws: the CPU's, and the device's own."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def _random_state_as(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
+    """Draws as from ``state`` inside; afterwards all is as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], device)
+        yield
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and containers of them on the CPU, without classes of ours: loads with ``weights_only=True``."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, Chunk):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
 def _over_processes(*values: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from rich.console import Console
 from rich.table import Table
 
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.engine import evaluate
-from hybrid_ir.modeling.losses import ContrastiveLoss
-from hybrid_ir.modeling.module import BiEncoderModule, decay_groups
+from hybrid_ir.modeling.module import decay_groups
 
 _WARM_UP, _TIMED = 2, 5
 
@@ -29,30 +29,29 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     Raises:
         UserError: what a real run would raise before its first step.
     """
-    from hybrid_ir.training.run import prepare
+    from hybrid_ir.training.run import build_module, prepare
 
     prepared = prepare(config, console)
     data = prepared.data
     steps = min(_WARM_UP + _TIMED, config.trainer.max_steps)
-    module = BiEncoderModule(
-        prepared.encoder, ContrastiveLoss(config.loss), config.optimizer, config.trainer.max_steps, Path.cwd()
-    )
+    module = build_module(config, prepared, Path.cwd())
     device = torch.device("cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     module.to(device).train()
     optimizer = torch.optim.AdamW(decay_groups(module, config.optimizer.weight_decay), lr=config.optimizer.lr)
-    seconds, tokens = [], []
+    seconds, tokens, padded = [], [], []
     batches = iter(data.loader())
     for _ in range(steps):
         begin = time.perf_counter()
-        batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in next(batches).items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16"):
-            loss = module.compute_loss(batch).loss
+        batch = move_data_to_device(next(batches), device)
         optimizer.zero_grad()
-        loss.backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.trainer.precision == "bf16"):
+            loss = module.compute_gradients(batch).loss
         optimizer.step()
         float(loss)
         seconds.append(time.perf_counter() - begin)
-        tokens.append(sum(int(batch[k].sum()) for k in batch if k.endswith("attention_mask")))
+        masks = [chunk.attention_mask for name in ("query", "passage", "negative") for chunk in batch.get(name, [])]
+        tokens.append(sum(int(mask.sum()) for mask in masks))
+        padded.append(sum(mask.numel() for mask in masks))
     step_seconds = statistics.median(seconds[_WARM_UP:] or seconds)
     total = config.trainer.max_steps
     interval = config.trainer.val_check_interval
@@ -74,6 +73,7 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     rows = [
         ("parameters", f"{parameters / 1e6:.1f} million"),
         ("tokens", f"{np.mean(tokens) * total / 1e6:.1f} million in {total:,} steps of {config.batch_size} rows"),
+        ("padding", f"{1 - sum(tokens) / sum(padded):.1%} of what is encoded"),
         ("one step", f"{step_seconds:.2f} s, {config.batch_size / step_seconds:.0f} samples/s on one {device.type}"),
         ("training", _duration(step_seconds * total)),
         ("evaluation", f"{_duration(evaluation_seconds)} ({evaluations} times, judged by the held-out items)"),

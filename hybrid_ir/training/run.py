@@ -110,11 +110,54 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
         config.trainer.max_steps,
         config.loss.num_negatives,
         config.data.num_workers,
+        config.trainer.chunk_rows,
+        config.trainer.chunk_tokens,
     )
     benchmarks = {}
     if with_benchmarks:
         benchmarks = {name: load_benchmark(name, section) for name, section in config.benchmark.items()}
     return Prepared(corpus, encoder, plan, data, validation, benchmarks)
+
+
+def build_module(config: TrainConfig, prepared: Prepared, run_dir: Path) -> BiEncoderModule:
+    """The training step of a configuration."""
+    return BiEncoderModule(
+        prepared.encoder,
+        ContrastiveLoss(config.loss),
+        config.optimizer,
+        config.trainer.max_steps,
+        run_dir,
+        prepared.corpus.item_ids,
+        config.trainer.grad_cache,
+    )
+
+
+def build_trainer(config: TrainConfig, run_dir: Path, callbacks: list[Any], logger: Any = None) -> Trainer:
+    """Lightning's trainer of a configuration."""
+    t = config.trainer
+    with warnings.catch_warnings(), _said_in_one_line():
+        warnings.simplefilter("ignore")
+        return Trainer(
+            accelerator=t.accelerator,
+            devices=t.devices,
+            num_nodes=t.num_nodes,
+            strategy=t.strategy if t.devices * t.num_nodes > 1 or t.strategy == "fsdp" else "auto",
+            precision=_PRECISION[t.precision],
+            max_steps=t.max_steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=t.log_every_n_steps,
+            deterministic="warn" if t.deterministic else False,
+            callbacks=callbacks,
+            plugins=[ckpt.AtomicCheckpointIO()],
+            logger=logger or False,
+            use_distributed_sampler=False,  # the plan shards the global batch itself
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(run_dir),
+        )
 
 
 def build_encoder(config: TrainConfig, corpus: ParallelCorpus) -> BiEncoder:
@@ -285,15 +328,9 @@ class _Run:
             self.signals,
             self._take_results,
         )
-        module = BiEncoderModule(
-            prepared.encoder,
-            ContrastiveLoss(config.loss),
-            config.optimizer,
-            config.trainer.max_steps,
-            run_dir,
-            prepared.corpus.item_ids,
-        )
-        trainer = self._trainer([_InstallSignals(self.signals), progress, evaluation, checkpointing])
+        module = build_module(config, prepared, run_dir)
+        callbacks = [_InstallSignals(self.signals), progress, evaluation, checkpointing]
+        trainer = build_trainer(config, run_dir, callbacks, self.logger)
         if resume_step is not None:
             self._check_resumable(latest[0][1])
             self.console.print(f"resuming after step {resume_step}", highlight=False)
@@ -332,33 +369,6 @@ class _Run:
             self._show(final, exposure, exported_step)
             self._clean()
         return checkpointing.best_value
-
-    def _trainer(self, callbacks: list[Any]) -> Trainer:
-        t, o = self.config.trainer, self.config.optimizer
-        with warnings.catch_warnings(), _said_in_one_line():
-            warnings.simplefilter("ignore")
-            return Trainer(
-                accelerator=t.accelerator,
-                devices=t.devices,
-                num_nodes=t.num_nodes,
-                strategy=t.strategy if t.devices * t.num_nodes > 1 or t.strategy == "fsdp" else "auto",
-                precision=_PRECISION[t.precision],
-                max_steps=t.max_steps,
-                max_epochs=-1,
-                limit_val_batches=0,
-                num_sanity_val_steps=0,
-                gradient_clip_val=o.max_grad_norm,
-                log_every_n_steps=t.log_every_n_steps,
-                deterministic="warn" if t.deterministic else False,
-                callbacks=callbacks,
-                plugins=[ckpt.AtomicCheckpointIO()],
-                logger=self.logger or False,
-                use_distributed_sampler=False,  # the plan shards the global batch itself
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                default_root_dir=str(self.run_dir),
-            )
 
     def _monitor(self, prepared: Prepared) -> str | None:
         chosen = self.config.checkpoint.monitor
