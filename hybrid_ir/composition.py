@@ -8,6 +8,7 @@ schema, and the files that they name are looked for. Each fault is a ``ConfigErr
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -519,6 +520,12 @@ def _worded(
     present = [d for d in details if d["type"] != "missing"] or details
     fault = next((d for d in present if d["type"] == "extra_forbidden"), present[0])
     name, value = _locate(raw, (*prefix, *fault["loc"]), missing=fault["type"] == "missing")
+    # A section that another option of the group has: what was given is a key of it.
+    while fault["type"] == "extra_forbidden" and any(known.startswith(f"{name}.") for known in keys):
+        if not isinstance(value, Mapping) or not value:
+            break
+        part, value = next(iter(value.items()))
+        name = f"{name}.{part}"
     said = f"{name}={show(value)}" if name else ""
     key = keys.get(name) or next((k for k in keys.values() if k.mapping and name.startswith(k.name + ".")), None)
     if fault["type"] == "value_error":
@@ -538,7 +545,9 @@ def _worded(
         found = value.get(tag.rpartition(".")[2]) if isinstance(value, Mapping) else value
         return ConfigError(f"{tag}={show(found)}: must be {keys[tag].type}; choose it with {name}=<option>")
     if key is None:
-        return ConfigError(f"{said}: {one_line(fault['msg'])}")
+        inner = next((known for known in keys if known.startswith(f"{name}.")), None)
+        reason = f"is a section; set its keys, e.g. {inner}=..." if inner else one_line(fault["msg"])
+        return ConfigError(f"{said}: {reason}")
     near = nearest(str(value), key.type.removeprefix("one of ").split(", ")) if key.type.startswith("one of") else None
     return ConfigError(f"{said}: must be {key.type}" + (f'; did you mean "{near}"?' if near else ""))
 
@@ -565,7 +574,7 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
     """A validated configuration with every path in it absolute.
 
     Raises:
-        ConfigError: a file or folder is not there.
+        ConfigError: a file or folder is not there, or an optional package.
     """
     raw = {**raw}
     data = raw.get("data") or {}
@@ -576,6 +585,9 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
     model = raw.get("model") or {}
     if model.get("name_or_path") is not None:
         raw["model"] = {**model, "name_or_path": _model_path(model["name_or_path"])}
+    rank = (model.get("lora") or {}).get("rank")
+    if rank and importlib.util.find_spec("peft") is None:  # importing it would import torch
+        raise ConfigError(f"model.lora.rank={rank}: peft is not installed; run pip install 'hybrid-ir[peft]'")
     benchmarks = {}
     for name, section in (raw.get("benchmark") or {}).items():
         path = section.get("path")

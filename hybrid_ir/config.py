@@ -204,6 +204,40 @@ class SmallModelConfig(EncoderConfigBase):
         return self
 
 
+class LoraConfig(Section):
+    """Low-rank adapters (LoRA, arXiv 2106.09685) on linear layers: they alone are trained, and are merged into the
+    layers' weights when the model is exported. Needs the extra `peft`."""
+
+    rank: NonNegativeInt = 0
+    """Rank of the adapters; 0 has none and trains the encoder itself."""
+    alpha: PositiveFloat | None = None
+    """Adapters are scaled by alpha / rank; null = twice the rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout of an adapter's input; equality across devices and chunks is claimed at 0."""
+    target_modules: list[str] | None = None
+    """Names of the linear layers that get an adapter, whole or the last parts of them, e.g. [query,value]; null = all
+    linear layers of the encoder."""
+
+    @model_validator(mode="after")
+    def _adapters_wanted(self) -> LoraConfig:
+        if self.target_modules is not None:
+            shown = f"model.lora.target_modules=[{','.join(self.target_modules)}]"
+            if not self.target_modules:
+                raise ValueError(f"{shown}: names no layer; name some, or null for all linear layers")
+            if len(set(self.target_modules)) != len(self.target_modules):
+                raise ValueError(f"{shown}: names a layer twice; name it once")
+        if self.rank == 0:
+            set_anyway = {"alpha": self.alpha, "dropout": self.dropout or None, "target_modules": self.target_modules}
+            for key, value in set_anyway.items():
+                if value is not None:
+                    given = f"[{','.join(value)}]" if isinstance(value, list) else f"{value:g}"
+                    raise ValueError(
+                        f"model.lora.{key}={given}: has no effect with model.lora.rank=0, which trains the encoder "
+                        f"itself; set model.lora.rank, e.g. to 8, or leave it out"
+                    )
+        return self
+
+
 class PretrainedModelConfig(EncoderConfigBase):
     """Any encoder that transformers' AutoModel loads, from a folder or the Hugging Face hub."""
 
@@ -218,6 +252,22 @@ class PretrainedModelConfig(EncoderConfigBase):
     """Dropout of hidden states and attention; null = as in the checkpoint."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint. Off: a stranger's model folder cannot execute anything."""
+    keep_layers: PositiveInt | None = None
+    """The encoder's first n transformer layers only, in the exported model too; null = all."""
+    freeze_embeddings: bool = False
+    """Do not train what is below the first layer: embeddings of tokens, positions and token types, normalisation."""
+    freeze_layers: NonNegativeInt = 0
+    """Do not train the lowest n transformer layers, nor the embeddings below them; with LoRA: no adapters in them."""
+    lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _layers_left(self) -> PretrainedModelConfig:
+        if self.keep_layers is not None and self.freeze_layers > self.keep_layers:
+            raise ValueError(
+                f"model.freeze_layers={self.freeze_layers}: model.keep_layers={self.keep_layers} leaves fewer layers; "
+                f"use {self.keep_layers - 1} or less"
+            )
+        return self
 
     @field_validator("name_or_path")
     @classmethod

@@ -195,14 +195,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def nearest_key(name: str, known: Iterable[str]) -> str | None:
-    """The known dotted key that ``name`` probably means, or None: names of other libraries first, then the same
-    section, the same last part in another section, and near misses."""
+    """The known dotted key that ``name`` probably means, or None: its last part in the section that is meant, names of
+    other libraries, the same last part in another section, and near misses."""
     known = list(known)
     section, _, last = name.lower().replace("-", "_").rpartition(".")
-    if _ELSEWHERE.get(last) in known:
-        return _ELSEWHERE[last]
     home = nearest(section, {k.rpartition(".")[0] for k in known if "." in k}) if section else None
     inside = {k.rpartition(".")[2]: k for k in known if home is not None and k.rpartition(".")[0] == home}
+    if last not in inside and _ELSEWHERE.get(last) in known:
+        return _ELSEWHERE[last]
     tails: dict[str, str] = {}
     for key in sorted(known, key=len):
         tails.setdefault(key.rpartition(".")[2], key)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_ir.cli import prepare
@@ -169,6 +169,7 @@ def test_the_batch_is_divided_among_the_devices(default: dict[str, Any], batch: 
         assert not remedy or int(remedy) % (devices * nodes) == 0
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(schema_keys(TrainConfig))))
 def test_an_object_is_no_value_of_a_key(default: dict[str, Any], key: str) -> None:
     """Whatever key is wrong, the message is one line that starts with it."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hybrid_ir.config import PretrainedModelConfig, SavedModelConfig, SmallModelConfig
 from hybrid_ir.errors import ConfigError, UserError
+from hybrid_ir.modeling.adapters import restrict_training
 from hybrid_ir.modeling.model_folder import (
     Pooling,
     find_model_folder,
@@ -299,13 +300,14 @@ class BiEncoder(nn.Module):
 
         ``small`` is initialised from torch's random state, with ``tokenizer``, or one trained on ``tokenizer_texts``;
         the others have a tokenizer of their own.
-        ``pretrained`` follows the configuration and, for the dense layer where it is null, the folder. A saved model
+        ``pretrained`` follows the configuration and, for the dense layer where it is null, the folder; what of it is
+        trained is in its parameters' ``requires_grad``, and adapters are drawn from torch's random state. A saved model
         follows its folder wherever the configuration is null: ``hybrid_ir.json``, then the files of
         sentence-transformers; where the folder is silent, mean pooling, no prefix, and the tokenizer's limit but at
         most 512 tokens.
 
         Raises:
-            UserError: the model cannot be found, read, or loaded without running its code.
+            UserError: the model cannot be found, read, or loaded without running its code; or peft is missing.
             ConfigError: the configuration asks for what the model cannot do.
             ValueError: ``small`` with neither ``tokenizer_texts`` nor ``tokenizer``.
         """
@@ -317,6 +319,8 @@ class BiEncoder(nn.Module):
             encoder = cls._from_scratch(model_config, tokenizer)
         else:
             encoder = cls._from_folder(model_config)
+        if isinstance(model_config, PretrainedModelConfig):
+            restrict_training(encoder, model_config)
         if not isinstance(model_config, SavedModelConfig):
             if model_config.gradient_checkpointing:
                 # The reentrant form loses gradients under DDP and needs inputs that require them.
@@ -366,8 +370,10 @@ class BiEncoder(nn.Module):
         folder = find_model_folder(name, config.revision, config.trust_remote_code)
         said = read_folder(folder, name)
         tokenizer = load_tokenizer(said.transformer_folder, name, config.trust_remote_code)
-        dropout = config.dropout if isinstance(config, PretrainedModelConfig) else None
-        transformer = load_transformer(said.transformer_folder, name, config.trust_remote_code, dropout)
+        dropout = keep_layers = None
+        if isinstance(config, PretrainedModelConfig):
+            dropout, keep_layers = config.dropout, config.keep_layers
+        transformer = load_transformer(said.transformer_folder, name, config.trust_remote_code, dropout, keep_layers)
 
         if isinstance(config, PretrainedModelConfig):
             pooling: Pooling = config.pooling

@@ -31,7 +31,8 @@ _MODULES = "sentence_transformers.models"
 def save_model(encoder: BiEncoder, folder: str | Path, metadata: dict[str, Any] | None = None) -> None:
     """Writes the encoder in fp32, whole or not at all: into a temporary folder beside ``folder``, then renamed.
 
-    An existing ``folder`` is replaced.
+    An existing ``folder`` is replaced. Adapters are merged into the weights that they adapt: the folder holds a plain
+    model, which loads without peft.
 
     Args:
         encoder: What to save; unchanged.
@@ -64,9 +65,10 @@ def save_model(encoder: BiEncoder, folder: str | Path, metadata: dict[str, Any] 
 
 
 def _write(encoder: BiEncoder, folder: Path, metadata: dict[str, Any] | None) -> None:
+    from hybrid_ir.modeling.adapters import merged_state
     from hybrid_ir.modeling.model_folder import METADATA_FILE
 
-    weights = {name: _fp32(tensor) for name, tensor in encoder.transformer.state_dict().items()}
+    weights = {name: _fp32(tensor) for name, tensor in merged_state(encoder.transformer).items()}
     encoder.transformer.save_pretrained(str(folder), state_dict=weights)
     # The weights' type is the model's in memory; what was just written is fp32.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -116,7 +118,7 @@ def _write(encoder: BiEncoder, folder: Path, metadata: dict[str, Any] | None) ->
             },
             dense / "config.json",
         )
-        state = {f"linear.{name}": _fp32(tensor) for name, tensor in encoder.dense.state_dict().items()}
+        state = {f"linear.{name}": _fp32(tensor) for name, tensor in merged_state(encoder.dense).items()}
         save_file(state, str(dense / "model.safetensors"), metadata={"format": "pt"})
     normalize = add_module("Normalize")
     _dump({}, normalize / "config.json")

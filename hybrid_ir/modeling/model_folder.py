@@ -253,7 +253,9 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def load_transformer(folder: Path, name: str, trust_remote_code: bool, dropout: float | None) -> PreTrainedModel:
+def load_transformer(
+    folder: Path, name: str, trust_remote_code: bool, dropout: float | None, keep_layers: int | None = None
+) -> PreTrainedModel:
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
     if not trust_remote_code:
@@ -272,6 +274,8 @@ def load_transformer(folder: Path, name: str, trust_remote_code: bool, dropout: 
             raise ConfigError(f"model.dropout={dropout:g}: {name} ({config.model_type}) has no dropout; leave it null")
         for key in keys:
             setattr(config, key, dropout)
+    if keep_layers is not None:
+        _keep_layers(config, keep_layers, name)
     arguments: dict[str, Any] = {}
     if type(config) in MODEL_MAPPING:
         model_class = MODEL_MAPPING[type(config)]
@@ -305,6 +309,21 @@ def load_transformer(folder: Path, name: str, trust_remote_code: bool, dropout: 
             f"{folder} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}); copy the model again"
         )
     return transformer.train()  # from_pretrained leaves it in evaluation mode
+
+
+def _keep_layers(config: Any, keep: int, name: str) -> None:
+    """Cuts the configuration to its first ``keep`` layers: no others are made, and their weights are not read."""
+    layers = getattr(config, "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        raise ConfigError(
+            f"model.keep_layers={keep}: {name} ({config.model_type}) does not say how many layers it has; leave it null"
+        )
+    if keep > layers:
+        raise ConfigError(f"model.keep_layers={keep}: {name} has {layers} layers; use {layers} or less")
+    config.num_hidden_layers = keep
+    for key, kinds in list(vars(config).items()):
+        if key.endswith("layer_types") and isinstance(kinds, list):  # one for each layer, as ModernBERT has
+            setattr(config, key, kinds[:keep])
 
 
 def _refuse_code(config_file: Path, name: str) -> None:

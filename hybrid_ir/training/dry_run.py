@@ -65,13 +65,14 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         pools = [prepared.validation, *(b for b in prepared.benchmarks.values() if isinstance(b, Benchmark))]
         evaluation_seconds = evaluations * each * sum(len(b.queries) + len(b.documents) for b in pools)
     parameters = sum(p.numel() for p in module.parameters())
-    # weights and two moments, twice while the newer checkpoint is written; best weights, and the earlier best until
-    # then; the exported model
-    disk = parameters * 4 * (3 * 2 + 2 + 1)
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    # weights and two moments of what is trained, twice while the newer checkpoint is written; best weights, and the
+    # earlier best until then; the exported model
+    disk = 4 * (2 * (parameters + 2 * trained) + 2 * parameters + parameters)
     free = shutil.disk_usage(Path(config.output_dir or ".").resolve().anchor).free
     table = Table(title="dry run: what this run would cost", title_justify="left", show_header=False)
     rows = [
-        ("parameters", f"{parameters / 1e6:.1f} million"),
+        ("parameters", f"{parameters / 1e6:.1f} million, {trained / 1e6:.1f} million of them trained"),
         ("tokens", f"{np.mean(tokens) * total / 1e6:.1f} million in {total:,} steps of {config.batch_size} rows"),
         ("padding", f"{1 - sum(tokens) / sum(padded):.1%} of what is encoded"),
         ("one step", f"{step_seconds:.2f} s, {config.batch_size / step_seconds:.0f} samples/s on one {device.type}"),

@@ -33,6 +33,7 @@ _PACKAGES = (
     "pyarrow",
     "babel",
     "mteb",
+    "peft",
     "wandb",
 )
 

@@ -40,6 +40,7 @@ from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.metrics import metrics_of
 from hybrid_ir.evaluation.results import BIAS_FILE, PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
 from hybrid_ir.launching.ranks import global_rank
+from hybrid_ir.modeling.adapters import describe_training
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
 from hybrid_ir.modeling.losses import ContrastiveLoss
@@ -94,7 +95,10 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
         named = ", ".join(f"{code} ({n} passages)" for code, n in sorted(plan.dropped_languages.items()))
         console.print(f"[yellow]left out of the monolingual draw, fewer passages than a batch has rows:[/] {named}")
     seed_everything(config.seed, workers=True, verbose=False)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # its report of weights that an encoder does without
     encoder = build_encoder(config, corpus)
+    console.print(describe_training(encoder, config.model), highlight=False)
     encoder.tokens_per_batch = config.evaluation.tokens_per_batch
     tokens = {}
     for kind, texts in (("query", corpus.queries), ("passage", corpus.passages)):
@@ -515,8 +519,6 @@ class _Run:
             if not isinstance(stream, logging.FileHandler):
                 stream.setLevel(logging.WARNING)  # its greetings go to the log only
         logging.captureWarnings(True)
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
         if self.is_main:
             self.console = TeeConsole(self.run_dir / "train.log")
 
