@@ -35,8 +35,9 @@ from hybrid_ir.composition import (
 )
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.errors import EXIT_USAGE, ConfigError, UserError
+from hybrid_ir.launching.faults import report_is_mine, reported
 from hybrid_ir.launching.processes import available_threads
-from hybrid_ir.launching.ranks import already_launched, global_rank, run_ranks
+from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
 from hybrid_ir.launching.sweep import FINISHED, job_names, print_table, sweep_exit_code, swept_keys
 from hybrid_ir.resume import prepare_resume
 from hybrid_ir.run_folder import check_output_dir, claim, release, unique_dir, write_run_files
@@ -46,6 +47,7 @@ Config = TrainConfig | EvaluateConfig
 
 _FILE_FAULTS = {
     errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.EFBIG,
 }  # fmt: skip
 """Faults of the disk, of rights or of paths, which are the user's to mend."""
 
@@ -55,16 +57,22 @@ def report_errors(action: Callable[[], int]) -> int:
     try:
         return action()
     except UserError as error:
-        if global_rank() == 0:  # the processes of a run all find the same fault
+        if report_is_mine():
             print(f"error: {one_line(error, 2000)}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except OSError as error:
         if error.errno not in _FILE_FAULTS:
             raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror}; free space or allow it", file=sys.stderr)
+        if report_is_mine():
+            said = f"{error.filename or 'a file'}: {error.strerror}; free space or allow it"
+            print(f"error: {said}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        if reported():  # the connection to the process that has reported is gone
+            return EXIT_USAGE
+        raise
 
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
@@ -273,6 +281,8 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
     processes = config.trainer.devices if isinstance(config, TrainConfig) else config.devices
     nodes = config.trainer.num_nodes if isinstance(config, TrainConfig) else 1
     launched = already_launched()
+    if launched and isinstance(config, TrainConfig):  # an evaluation takes as many as there are
+        check_launched(processes, nodes)
     if nodes > 1 and not launched:
         raise ConfigError(
             f"trainer.num_nodes={nodes}: start it on every machine with torchrun --nnodes={nodes} "

@@ -11,9 +11,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from hybrid_ir.errors import EXIT_USAGE, ConfigError
+from hybrid_ir.launching.faults import ERROR_FILE
 from hybrid_ir.launching.processes import (
     GRACE_SECONDS,
     SignalRelay,
@@ -26,12 +31,62 @@ from hybrid_ir.launching.processes import (
 
 PEER_SECONDS = 20.0
 """How long the other processes may take to end after one has failed."""
+_SAID = (EXIT_USAGE, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of processes that have said on one line why they end."""
+NOTICE_SECONDS = 5.0
+"""How long they are left alone: most find the connection gone and end by themselves, with what they have to say."""
 
 
 def already_launched(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether torchrun or SLURM has started this process as one of several."""
+    """Whether torchrun or SLURM's srun has started this process as one of several.
+
+    A batch script that SLURM runs is one process, whatever number of tasks the job has.
+    """
     environment = os.environ if environment is None else environment
-    return "LOCAL_RANK" in environment or int(environment.get("SLURM_NTASKS", "1") or 1) > 1
+    return "LOCAL_RANK" in environment or _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1
+
+
+def check_launched(devices: int, nodes: int, environment: Mapping[str, str] | None = None) -> None:
+    """Compares the processes that were started with those that the configuration asks for.
+
+    Args:
+        devices: processes on each machine, as configured.
+        nodes: machines, as configured.
+        environment: where torchrun or SLURM has put its numbers; None is this process's.
+
+    Raises:
+        ConfigError: they differ: each process would train on the whole batch, or wait for others that never come.
+    """
+    environment = os.environ if environment is None else environment
+    if "LOCAL_RANK" in environment:
+        launcher, each = "torchrun", _number(environment, "LOCAL_WORLD_SIZE", devices)
+        machines = _number(environment, "WORLD_SIZE", devices * nodes) // max(each, 1)
+    else:
+        launcher, tasks = "srun", _number(environment, "SLURM_STEP_NUM_TASKS", 1)
+        machines = _number(environment, "SLURM_STEP_NUM_NODES", 1)
+        each = tasks // max(machines, 1)
+        # Without them Lightning does not take the processes for SLURM's.
+        if "SLURM_NTASKS_PER_NODE" not in environment:
+            raise ConfigError(
+                f"trainer.devices={devices}: srun has started {tasks} processes without a number for each machine; "
+                f"give srun --ntasks-per-node={each}"
+            )
+        if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            raise ConfigError(
+                f"trainer.devices={devices}: processes of a job named {environment['SLURM_JOB_NAME']} are not taken "
+                f"for one run; give srun --job-name=NAME"
+            )
+    if (each, machines) != (devices, nodes):
+        raise ConfigError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes}: {launcher} has started {each} "
+            f"process{'es' if each > 1 else ''} on each of {machines} machine{'s' if machines > 1 else ''}; set "
+            f"trainer=ddp trainer.devices={each} trainer.num_nodes={machines}"
+        )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, "")
+    return int(value) if value.isdigit() else default
 
 
 def global_rank(environment: Mapping[str, str] | None = None) -> int:
@@ -49,7 +104,8 @@ def _free_port() -> int:
 def run_ranks(command: Sequence[str], count: int, threads: int | None = None) -> int:
     """Runs ``command`` in ``count`` processes that form one process group.
 
-    When one fails the others are stopped; SIGINT and SIGTERM go to all.
+    When one fails the others are stopped, and a line on stderr says which it was unless it has said so itself; SIGINT
+    and SIGTERM go to all.
 
     Args:
         command: what each runs.
@@ -73,10 +129,12 @@ def run_ranks(command: Sequence[str], count: int, threads: int | None = None) ->
     }
     if threads is not None:
         shared["OMP_NUM_THREADS"] = str(threads)
-    with SignalRelay() as relay:
+    with tempfile.TemporaryDirectory(prefix="hybrid_ir_") as errors, SignalRelay() as relay:
         for rank in range(count):
             if relay.received is None:
                 own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                own[ERROR_FILE] = str(Path(errors, str(rank), "error.json"))
+                Path(own[ERROR_FILE]).parent.mkdir()
                 relay.children.append(start(command, child_environment(own)))
         return _wait(relay)
 
@@ -84,13 +142,15 @@ def run_ranks(command: Sequence[str], count: int, threads: int | None = None) ->
 def _wait(relay: SignalRelay) -> int:
     failed: int | None = None
     kill_at: float | None = None
+    stop_at = 0.0
     told: set[int] = set()
     while [child for child in relay.children if child.poll() is None]:  # a list: every child is polled, not the first
         if failed is None:
-            failed = next((child.returncode for child in relay.children if child.returncode), None)
+            failed = _first_failure(relay)
         if kill_at is None and (failed is not None or relay.received is not None):
             kill_at = time.monotonic() + (PEER_SECONDS if relay.received is None else GRACE_SECONDS)
-        if failed is not None and relay.received is None:
+            stop_at = time.monotonic() + NOTICE_SECONDS
+        if failed is not None and relay.received is None and time.monotonic() > stop_at:
             _stop_peers(relay.children, told)
         if kill_at is not None and time.monotonic() > kill_at:
             for child in relay.children:
@@ -98,10 +158,28 @@ def _wait(relay: SignalRelay) -> int:
                     kill_group(child)
         time.sleep(0.05)
     if failed is None:
-        failed = next((child.returncode for child in relay.children if child.returncode), None)
+        failed = _first_failure(relay)
     if failed is None:
         return 0 if relay.received is None else 128 + relay.received
     return exit_code(failed)
+
+
+def _first_failure(relay: SignalRelay) -> int | None:
+    """Return code of a process that has failed, or None; says which it is where the process cannot have done so."""
+    failures = [(rank, child.returncode) for rank, child in enumerate(relay.children) if child.returncode]
+    if not failures:
+        return None
+    # A process that is killed takes its peers' connections along, so that they may fail in the same moment.
+    rank, code = min(failures, key=lambda failure: (failure[1] > 0, failure[0]))
+    if relay.received is None and code not in _SAID:
+        which = f"process {rank} of {len(relay.children)}"
+        if code < 0:
+            hint = "; that is how a system ends a process when memory is full" if -code == signal.SIGKILL else ""
+            said = f"{which} was ended by {signal.Signals(-code).name}{hint}; the others are stopped"
+        else:
+            said = f"{which} failed with exit code {code}, see its traceback; the others are stopped"
+        print(f"error: {said}", file=sys.stderr, flush=True)
+    return code
 
 
 def _stop_peers(children: Sequence[subprocess.Popen[bytes]], told: set[int]) -> None:
