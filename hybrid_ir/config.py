@@ -421,8 +421,8 @@ class CheckpointConfig(Section):
 class EvaluationConfig(Section):
     """How texts are encoded and searched for evaluation."""
 
-    tokens_per_batch: PositiveInt = 8192
-    """Padded tokens encoded at a time."""
+    tokens_per_batch: PositiveInt | None = None
+    """Padded tokens encoded at a time; null: 1024 on the CPU, 8192 on a GPU."""
     shard_size: PositiveInt = 4096
     """Texts in a shard; sorting by length, encoding and products happen inside shards, so that results do not depend
     on the number of processes (on the CPU: of processes with as many threads each)."""
@@ -709,6 +709,17 @@ class TrainConfig(_Common):
                 f"batch_size={self.batch_size}: not divisible by trainer.devices * trainer.num_nodes = {world}; "
                 f"use {self.batch_size // world * world or world} or {(self.batch_size // world + 1) * world}"
             )
+        if self.trainer.strategy == "fsdp" and world > 1:
+            if self.trainer.chunk_tokens is not None:
+                raise ValueError(
+                    f"trainer.chunk_tokens={self.trainer.chunk_tokens}: with trainer.strategy=fsdp all devices encode "
+                    f"the same number of chunks, which tokens do not give; use trainer.chunk_rows, and "
+                    f"trainer.chunk_tokens=null"
+                )
+            if self.model.compile:
+                raise ValueError(
+                    "model.compile=true: is not for weights that are sharded; leave it out, or use trainer=ddp"
+                )
         chosen = self.data.languages
         if chosen is not None:
             if self.sampler.mono_ratio < 1 and len(chosen) < 2:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_ir.config import PretrainedModelConfig, SavedModelConfig, SmallModelConfig
+from hybrid_ir.data.chunks import length_chunks
 from hybrid_ir.errors import ConfigError, UserError
 from hybrid_ir.modeling.adapters import restrict_training
 from hybrid_ir.modeling.model_folder import (
@@ -36,6 +37,10 @@ Text = str | tuple[str, str]
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens of a text where neither configuration nor model folder says: the tokenizer's limit, but at most this."""
+
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 8192
+"""Padded tokens encoded at a time where nothing else is asked for. On a CPU a batch whose activations stay in its
+caches is fastest, and less is padded."""
 
 _TOKENIZE_CHUNK = 4096  # texts handed to the tokenizer at a time: an Encoding takes far more memory than its ids
 
@@ -86,8 +91,8 @@ class BiEncoder(nn.Module):
         self.passage_prefix = passage_prefix
         self.max_query_length = max_query_length
         self.max_passage_length = max_passage_length
-        self.tokens_per_batch = 8192
-        """Padded tokens that ``encode`` puts through the transformer at a time."""
+        self.tokens_per_batch: int | None = None
+        """Padded tokens that ``encode`` puts through the transformer at a time; None: as many as suit the device."""
 
     @property
     def dim(self) -> int:
@@ -98,6 +103,10 @@ class BiEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def _batch_tokens(self) -> int:
+        return self.tokens_per_batch or (CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS)
 
     def extra_repr(self) -> str:
         return (
@@ -152,12 +161,11 @@ class BiEncoder(nn.Module):
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            for rows in _length_sorted_batches(
-                [len(ids) for ids in token_ids], tokens_per_batch or self.tokens_per_batch
-            ):
+            lengths = [len(ids) for ids in token_ids]
+            for rows in length_chunks(lengths, max_tokens=tokens_per_batch or self._batch_tokens):
                 input_ids, attention_mask = self.pad([token_ids[row] for row in rows])
                 output = self(input_ids.to(self.device), attention_mask.to(self.device))
-                embeddings[torch.tensor(rows, device=self.device)] = output.float()
+                embeddings[torch.from_numpy(rows).to(self.device)] = output.float()
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -178,7 +186,7 @@ class BiEncoder(nn.Module):
             "transformer": self.transformer.config.to_json_string(use_diff=False),
             "tokenizer": self._tokenizer_text(),
             "said": self.extra_repr(),
-            "tokens_per_batch": self.tokens_per_batch,
+            "tokens_per_batch": self._batch_tokens,
             "device": device,
             "autocast": str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else "no",
         }
@@ -425,19 +433,3 @@ def pad_token_ids(token_ids: Sequence[Sequence[int]], pad_token_id: int) -> tupl
     input_ids = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
     input_ids[mask] = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
     return input_ids, mask.to(torch.int64)
-
-
-def _length_sorted_batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Rows of each batch, longest first (memory runs out at once or never); ties keep the order of the rows."""
-    batches: list[list[int]] = []
-    widest = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and widest * (len(batches[-1]) + 1) <= tokens_per_batch:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-            widest = lengths[row]
-    return batches
-
-
-# ------------------------------------------------------------------------------------------------- model folders
