@@ -44,12 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--strategy", choices=("ddp", "fsdp"), default="ddp")
     options = parser.parse_args()
     console, began = Console(), time.monotonic()
 
-    double = {name: replace(case, steps=options.steps) for name, case in WAYS.items()}
-    other = {p: {name: replace(case, precision=p, steps=1) for name, case in WAYS.items()} for p in ("32", "bf16")}
-    dropped = {name: replace(case, steps=options.steps) for name, case in DROPOUT.items()}
+    ways, dropping = ({n: replace(c, strategy=options.strategy) for n, c in each.items()} for each in (WAYS, DROPOUT))
+    double = {name: replace(case, steps=options.steps) for name, case in ways.items()}
+    other = {p: {name: replace(case, precision=p, steps=1) for name, case in ways.items()} for p in ("32", "bf16")}
+    dropped = {name: replace(case, steps=options.steps) for name, case in dropping.items()}
     cases = [*double.values(), *other["32"].values(), *other["bf16"].values(), *dropped.values()]
     with tempfile.TemporaryDirectory() as folder:
         worlds = sorted({1, *options.processes})

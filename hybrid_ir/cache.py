@@ -70,6 +70,9 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # which a failed write does not know
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

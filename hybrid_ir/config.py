@@ -389,7 +389,7 @@ class TrainerConfig(Section):
     """Steps between logged values of the training loss."""
     deterministic: bool = True
     """Deterministic kernels where torch has them."""
-    chunk_tokens: PositiveInt | None = 4096
+    chunk_tokens: PositiveInt | None = 1024
     """Tokens that go through the encoder at a time, padding included: each device's part of a batch, once drawn, is
     encoded in chunks of like length, queries and passages apart; null: no limit."""
     chunk_rows: PositiveInt | None = None

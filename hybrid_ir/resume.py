@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from hybrid_ir.composition import Composer, parse_settings, said, show, validate, with_paths
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.errors import ConfigError
+from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
+from hybrid_ir.run_lock import wait_until_free
 from hybrid_ir.schema_keys import flatten
 
 _NOT_KEPT = ("resume", "output_dir", "dry_run")
@@ -33,7 +36,8 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
         settings: the other settings of the command line.
 
     Raises:
-        ConfigError: the folder is not a run's, or a setting changes what a resumed run keeps.
+        ConfigError: the folder is not a run's, another process trains in it, or a setting changes what a resumed run
+            keeps.
     """
     stored, stored_settings = read_run_files(run_dir)
     stored_settings = [s for s in stored_settings if _key(s) not in _NOT_KEPT]
@@ -82,7 +86,10 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
         if added:
             raise
         raise ConfigError(f"resume={run_dir}: its {CONFIG_FILE} is not valid ({error}); start a new run") from None
-    return cast(TrainConfig, validate(TrainConfig, with_paths(config.model_dump(mode="json")))), merged
+    config = cast(TrainConfig, validate(TrainConfig, with_paths(config.model_dump(mode="json"))))
+    if global_rank() == 0:  # before its configuration is written anew
+        wait_until_free(Path(run_dir))
+    return config, merged
 
 
 def _key(setting: str) -> str:

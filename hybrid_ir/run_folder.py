@@ -12,13 +12,14 @@ import yaml
 
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.errors import ConfigError
+from hybrid_ir.run_lock import LOCK_FILE
 
 CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
 PER_QUERY_FILE = "per_query.parquet"
 
 _LAUNCHER_FILES = {"job.log"}  # written by the launcher before its job starts
-_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log"}
+_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log", LOCK_FILE}
 
 
 def to_yaml(config: TrainConfig | EvaluateConfig) -> str:
@@ -110,11 +111,16 @@ def write_run_files(config: TrainConfig | EvaluateConfig, overrides: Sequence[st
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        error.filename = str(path)  # which a failed write does not know
+        raise
 
 
 def read_run_files(run_dir: str) -> tuple[dict[str, Any], list[str]]:

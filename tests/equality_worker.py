@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ ROWS, NEGATIVES, VOCABULARY, LONGEST = 16, 2, 60, 12
 class Case:
     """How a batch goes through the encoder, and for how many steps."""
 
+    strategy: str = "ddp"
     precision: str = "64"
     chunk_rows: int | None = None
     chunk_tokens: int | None = None
@@ -122,7 +123,7 @@ def _train(case: Case, folder: Path) -> dict[str, Any]:
         def compute_gradients(self, *arguments: Any, **named: Any) -> Any:
             out = super().compute_gradients(*arguments, **named)
             if self.gradient is None:
-                self.gradient = torch.cat([p.grad.flatten().double() for p in self.parameters()])
+                self.gradient = _flat(parameter.grad for parameter in self.parameters())
             losses.append(out.loss.double())
             shares.append(float(out.masked_share))
             return out
@@ -130,9 +131,10 @@ def _train(case: Case, folder: Path) -> dict[str, Any]:
     losses: list[Any] = []
     shares: list[float] = []
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    settings = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={world}", f"trainer.max_steps={case.steps}"]
+    settings = [f"trainer={case.strategy}", "trainer.accelerator=cpu", f"trainer.devices={world}"]
+    settings += [f"trainer.max_steps={case.steps}", f"trainer.precision={case.precision}"]
     with composer("train") as composing:
-        config: Any = composing.validate(composing.compose([*settings, f"trainer.precision={case.precision}"]))
+        config: Any = composing.validate(composing.compose(settings))
     seed_everything(0, workers=True, verbose=False)
     transformer = BertModel(
         BertConfig(
@@ -162,15 +164,25 @@ def _train(case: Case, folder: Path) -> dict[str, Any]:
         folder,
         grad_cache=case.grad_cache,
     )
+    if case.precision == "64":
+        module.double()
     trainer = build_trainer(config, folder, [])
     batches = [_batch(step, case, rank, world) for step in range(case.steps)]
     trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
     of_all = torch.stack(losses)
     if world > 1:
         torch.distributed.all_reduce(of_all)
-    weights = torch.cat([parameter.detach().flatten().double() for parameter in module.parameters()])
+    weights = _flat(parameter.detach() for parameter in module.parameters())
     mean_share = sum(shares) / len(shares)
     return {"gradient": module.gradient, "weights": weights, "loss": of_all / world, "masked_share": mean_share}
+
+
+def _flat(tensors: Iterable[Any]) -> Any:
+    """Whole, one after the other, float64."""
+    import torch
+
+    whole = [tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor for tensor in tensors]
+    return torch.cat([tensor.flatten().double() for tensor in whole])
 
 
 def main(folder: Path) -> None:

@@ -22,13 +22,16 @@ from equality_worker import Case, Outcome, relative_difference, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from safetensors.torch import load_file
 
 from hybrid_ir.composition import composer, conf_dir
-from hybrid_ir.config import SamplerConfig, TrainConfig
+from hybrid_ir.config import SamplerConfig, SmallModelConfig, TrainConfig
 from hybrid_ir.data.datamodule import HybridDataModule
 from hybrid_ir.data.plan import BatchPlan
 from hybrid_ir.errors import ConfigError
 from hybrid_ir.launching.ranks import already_launched, check_launched, run_ranks
+from hybrid_ir.modeling.encoder import BiEncoder
+from hybrid_ir.modeling.export import save_model
 from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training.run import Prepared, prepare
 
@@ -51,6 +54,11 @@ SINGLE = {
     "grad_cache": Case(precision="32", chunk_rows=3, grad_cache=True, steps=1),
 }
 ALL = [*CASES.values(), *SINGLE.values()]
+SHARDED_CASES = {
+    "one graph": Case(strategy="fsdp", chunk_rows=5),
+    "grad_cache, loss in blocks": Case(strategy="fsdp", chunk_rows=3, grad_cache=True, scores_per_block=40),
+    "bf16": Case(strategy="fsdp", precision="bf16", chunk_rows=3, grad_cache=True, steps=1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,21 @@ def test_any_number_of_processes_and_chunks_trains_the_same_model(world: int, ou
     for name, case in SINGLE.items():
         for process in outcomes(world)[case]:
             assert relative_difference(process.gradient, one.gradient) < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_sharded_weights_train_the_same_model(world: int, outcomes: Any, tmp_path: Path) -> None:
+    (one,) = outcomes(1)[WHOLE]
+    for name, processes in zip(SHARDED_CASES, run(tmp_path, world, list(SHARDED_CASES.values())), strict=True):
+        for process in processes:
+            if name == "bf16":
+                assert relative_difference(process.gradient, one.gradient) < 2e-2
+                continue
+            assert relative_difference(process.gradient, one.gradient) < 1e-10, name
+            assert relative_difference(process.gradient[-1:], one.gradient[-1:]) < 1e-9, name
+            assert relative_difference(process.weights, one.weights) < 1e-9, name
+            assert relative_difference(process.loss, one.loss) < 1e-9, name
 
 
 # ---------------------------------------------------------------------------------------------------------- batches
@@ -269,6 +292,67 @@ def test_a_run_of_four_processes_goes_on_with_two_and_with_one(data: Path, whole
     for count in ("2", "1"):
         train(f"resume={tmp_path / count}", f"trainer.devices={count}", "trainer.max_steps=20")
         assert_same_training(tmp_path / count, whole)
+
+
+SHARDED = ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=64", "trainer.chunk_rows=3"]
+
+
+@pytest.mark.slow
+def test_a_sharded_run_is_the_same_and_goes_on_as_one_that_is_not(data: Path, whole: Path, tmp_path: Path) -> None:
+    half = ["trainer.max_steps=10", "trainer.val_check_interval=5", "checkpoint.keep_optimizer=true"]
+    train(*arguments(data, *SHARDED, "trainer.grad_cache=true", *half, f"output_dir={tmp_path / 'sharded'}"))
+    train(*arguments(data, "trainer.devices=1", *half, f"output_dir={tmp_path / 'plain'}"))
+    results = [(tmp_path / name / "results.csv").read_text() for name in ("sharded", "plain")]
+    assert results[0] == results[1]
+    assert {line.rpartition(",")[2] for line in results[0].splitlines()} == {"step", "0", "5", "10"}
+    exported = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("sharded", "plain")]
+    assert exported[0].keys() == exported[1].keys()
+    for name, value in exported[0].items():
+        torch.testing.assert_close(value, exported[1][name], rtol=1e-6, atol=1e-7, msg=name)
+    as_sharded = ["trainer.strategy=fsdp", "trainer.devices=2", "trainer.chunk_tokens=null", "trainer.chunk_rows=5"]
+    for name, changes in (("sharded", ["trainer.devices=1"]), ("plain", as_sharded)):
+        train(f"resume={tmp_path / name}", *changes, "trainer.max_steps=20")
+        assert_same_training(tmp_path / name, whole)
+
+
+@pytest.mark.slow
+def test_a_sharded_encoder_may_have_frozen_parts_and_adapters(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = SmallModelConfig(vocab_size=400, hidden_size=16, intermediate_size=32, num_layers=3)
+    texts = [json.loads(line)["passage"] for line in data.read_text().splitlines()]
+    save_model(BiEncoder.from_config(small, texts), tmp_path / "encoder")
+    model = [
+        "model=pretrained",
+        f"model.name_or_path={tmp_path / 'encoder'}",
+        "model.lora.rank=4",
+        "model.freeze_layers=1",
+        "model.gradient_checkpointing=true",
+        "optimizer.lr=0.01",
+        "trainer.max_steps=5",
+    ]
+    plain = [each for each in arguments(data) if not each.startswith("model.")]
+    for name, trainer in (("sharded", [*SHARDED, "trainer.devices=2"]), ("plain", ["trainer.devices=1"])):
+        train(*plain, *trainer, *model, f"output_dir={tmp_path / name}")
+    states = [ckpt.load_plain(ckpt.checkpoints(tmp_path / name)[-1][1])["state_dict"] for name in ("sharded", "plain")]
+    assert states[0].keys() == states[1].keys()
+    adapters = [torch.cat([v.flatten() for k, v in state.items() if ".lora_" in k]) for state in states]
+    assert relative_difference(*adapters) < 1e-9
+    results = [(tmp_path / name / "results.csv").read_text() for name in ("sharded", "plain")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["trainer.chunk_tokens=4096"], "trainer.chunk_tokens=4096: .* use trainer.chunk_rows"),
+        (["model.compile=true"], "model.compile=true: "),
+    ],
+)
+def test_what_sharding_cannot_do_is_refused(settings: list[str], said: str) -> None:
+    with composer("train") as composing:
+        composing.validate(composing.compose(["trainer=fsdp"]))
+        with pytest.raises(ConfigError, match=said):
+            composing.validate(composing.compose(["trainer=fsdp", *settings]))
 
 
 # ----------------------------------------------------------------------------------------- processes others started

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hybrid_ir.data.chunks import Chunk, length_chunks
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.loader import WatchedLoader
 from hybrid_ir.data.plan import Batch, BatchPlan
 from hybrid_ir.data.tokens import TokenStore
 
@@ -141,7 +142,7 @@ class HybridDataModule(LightningDataModule):
         Raises:
             ValueError: the batch is not divisible by the number of processes.
         """
-        return DataLoader(
+        return WatchedLoader(
             _Collated(self.query_tokens, self.passage_tokens, self.pad, self.chunk_rows, self.chunk_tokens),
             sampler=_Planned(self, rank, world_size),
             batch_size=None,

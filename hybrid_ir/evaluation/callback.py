@@ -139,15 +139,15 @@ class EvaluationCallback(Callback):
         """
         last = step >= trainer.max_steps
         stop = (lambda: self.signals.received is not None) if trainer.world_size > 1 else None
-        encoder = module.encoder
         values: dict[str, float] = {}
-        for entry in self.scheduled:
-            if last and not entry.at_last_step:
-                continue
-            self.on_begin(entry.benchmark.name)
-            results = evaluate(encoder, entry.benchmark, self.evaluation, step, should_stop=stop)
-            values.update(results.logged())
-            self.on_results(results, step)
+        with module.whole_encoder() as encoder:
+            for entry in self.scheduled:
+                if last and not entry.at_last_step:
+                    continue
+                self.on_begin(entry.benchmark.name)
+                results = evaluate(encoder, entry.benchmark, self.evaluation, step, should_stop=stop)
+                values.update(results.logged())
+                self.on_results(results, step)
         # once all are done: an evaluation that is cut off is repeated by the resume
         for logger in trainer.loggers if values else ():
             logger.log_metrics(values, step=step)

@@ -278,6 +278,9 @@ class Results:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+        except OSError as error:
+            error.filename = str(path)  # which a failed write does not know
+            raise
         finally:
             partial.unlink(missing_ok=True)
 

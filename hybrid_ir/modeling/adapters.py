@@ -35,7 +35,7 @@ def restrict_training(encoder: BiEncoder, config: PretrainedModelConfig) -> None
     """
     frozen: set[nn.Parameter] = set()
     if config.freeze_layers:
-        layers = _layers(encoder.transformer)
+        layers = transformer_layers(encoder.transformer)
         if config.freeze_layers > len(layers):
             has = (
                 f"{config.name_or_path} has {len(layers)} layers; use {len(layers) - 1} or less"
@@ -88,7 +88,7 @@ def describe_training(encoder: BiEncoder, config: SmallModelConfig | PretrainedM
             names = list(dict.fromkeys(name.rpartition(".")[2] for name, _ in _adapted(encoder)))
             why.append(f"LoRA rank {config.lora.rank} on {', '.join(names)}")
         if config.freeze_layers:
-            layers = len(_layers(encoder.transformer))
+            layers = len(transformer_layers(encoder.transformer))
             why.append(f"embeddings and the lowest {config.freeze_layers} of {layers} layers frozen")
         elif config.freeze_embeddings:
             why.append("embeddings frozen")
@@ -114,7 +114,7 @@ def _layer_lists(transformer: Any) -> dict[str, nn.ModuleList]:
     return found
 
 
-def _layers(transformer: Any) -> list[tuple[nn.Module, ...]]:
+def transformer_layers(transformer: Any) -> list[tuple[nn.Module, ...]]:
     """The parts of each transformer layer, the lowest first; empty where the model has no list of layers."""
     return list(zip(*_layer_lists(transformer).values(), strict=True))
 

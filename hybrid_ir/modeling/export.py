@@ -56,10 +56,12 @@ def save_model(encoder: BiEncoder, folder: str | Path, metadata: dict[str, Any] 
             if path.is_file():
                 path.chmod(0o666 & ~_umask())
         _replace(temporary, folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); make room or check rights"
-        ) from error
+    except Exception as error:
+        # safetensors and tokenizers report what the system said in errors of their own
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"{folder}: cannot be written ({reason}); make room or check rights") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

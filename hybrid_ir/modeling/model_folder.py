@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -339,6 +340,13 @@ def _refuse_code(config_file: Path, name: str) -> None:
             f"model.name_or_path={name}: the model needs code of its own ({config_file} has auto_map), which is not "
             f"run; set model.trust_remote_code=true if you have read that code and trust it"
         )
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
+        if "/" in json.dumps(settings.get(key)):  # a repository of the hub, whose code transformers would fetch and run
+            raise UserError(
+                f"model.name_or_path={name}: the model asks for code of the hub ({config_file} has {key}="
+                f"{json.dumps(settings[key])}), which is not run; remove that key, or set model.trust_remote_code=true "
+                f"if you trust it"
+            )
 
 
 def _find_linear(folder: Path, suffix: str, name: str) -> tuple[Tensor | None, Tensor | None]:
@@ -422,5 +430,7 @@ def _read_json(file: Path, name: str, kind: type = dict) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run its code
+        return "it is damaged, or holds more than tensors, which could run code"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

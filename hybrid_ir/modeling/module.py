@@ -11,6 +11,7 @@ the processes of a distributed run with different gradients, silently.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,7 @@ from hybrid_ir.data.chunks import Chunk
 from hybrid_ir.errors import UserError
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.losses import ContrastiveLoss, LossOutput
+from hybrid_ir.modeling.sharding import ShardedStrategy, average_gradient, clip_grad_norm, copy_whole, shard
 
 Batch = dict[str, Any]
 """What the data module collates: ``query``, ``passage`` and, where the loss takes explicit negatives, ``negative``
@@ -65,9 +67,37 @@ class BiEncoderModule(LightningModule):
         self.optimizer_config, self.max_steps = optimizer, max_steps
         self.warmup_steps = round(optimizer.warmup_ratio * max_steps)
         self.run_dir, self._item_ids = run_dir, item_ids
+        self._whole: list[BiEncoder] = []  # in a list: it is no part of the module
         self.register_buffer("_masked_sum", torch.zeros((), dtype=torch.float64))
         self.register_buffer("_mono_batches", torch.zeros((), dtype=torch.float64))
         self.register_buffer("_batches", torch.zeros((), dtype=torch.float64))
+
+    def configure_model(self) -> None:
+        """Divides the encoder among the processes, once, where the strategy shards."""
+        if not isinstance(self.trainer.strategy, ShardedStrategy) or self._whole:
+            return
+        tokenizer = self.encoder.tokenizer
+        self._whole.append(copy.deepcopy(self.encoder, {id(tokenizer): tokenizer}))
+        shard(self.encoder, self.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed")
+        for parameter in self.loss.parameters():
+            parameter.register_post_accumulate_grad_hook(average_gradient)
+
+    @contextmanager
+    def whole_encoder(self) -> Iterator[BiEncoder]:
+        """The encoder for evaluation and export: where it is sharded, a copy that has all weights in each process.
+
+        The copy is on the device inside, and on the CPU afterwards. Collective where the encoder is sharded; forward
+        passes of the copy are not.
+        """
+        if not self._whole:
+            yield self.encoder
+            return
+        (whole,) = self._whole
+        copy_whole(self.encoder, whole)
+        try:
+            yield whole.to(self.device)
+        finally:
+            whole.to("cpu")
 
     def compute_loss(self, batch: Batch) -> LossOutput:
         """Loss of one batch (this process's rows; the negatives of all processes), with its graph."""
@@ -166,7 +196,6 @@ class BiEncoderModule(LightningModule):
         optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
         rate = scheduler.get_last_lr()[0]
-        # Lightning would number the step from 0 here, where evaluations and checkpoints count the steps done
         step = self.global_step + 1
         log: dict[str, Tensor] = {}
 
@@ -188,10 +217,11 @@ class BiEncoderModule(LightningModule):
         self._mono_batches += float(batch["monolingual"])
         if norm is not None:
             log["train/grad_norm"] = norm
-        for name, value in log.items():
-            self.log(name, value.float(), batch_size=len(batch["passage_id"]))
-        self.log("train/lr", rate)
-        self.log("step", torch.tensor(step, dtype=torch.float64))  # a double holds any number of steps exactly
+        if step % self.trainer.log_every_n_steps == 0:
+            # not by self.log, which writes after the step's checkpoint: a kill between the two would lose the row
+            shown = {**{name: float(value) for name, value in log.items()}, "train/lr": rate}
+            for each in self.trainer.loggers:
+                each.log_metrics(shown, step=step)
         return {"loss": log["train/loss"]}
 
     @property
@@ -222,11 +252,7 @@ class BiEncoderModule(LightningModule):
         limit = self.optimizer_config.max_grad_norm
         if limit is None:
             return None
-        sharded = getattr(self.trainer.strategy.model, "clip_grad_norm_", None)
-        if sharded is not None:  # FSDP: a process sees a part of each gradient only
-            return sharded(limit)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return clip_grad_norm([p for group in optimizer.param_groups for p in group["params"]], limit)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["warmup_steps"] = self.warmup_steps

@@ -3,13 +3,17 @@
 A checkpoint is Lightning's, with the random states of every process and the plan's cursor beside the weights and the
 optimizer; it loads with ``weights_only=True``, so that a stranger's file cannot run code. It is written under another
 name, flushed to disk and renamed; the one before is removed only then. A kill at any moment leaves a readable latest.
+It says which run it belongs to: what was trained, and on what data.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,17 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from hybrid_ir.data.loader import WorkerDied
 from hybrid_ir.errors import UserError
+from hybrid_ir.training.identity import Identity, differences
 
 FOLDER = "checkpoints"
 BEST = "best.step={:08d}.ckpt"
 """The best weights by step: the earlier best stays until a checkpoint knows of the new one, so that a run which is
 killed between the two resumes with the best that its checkpoint names."""
 _LATEST = re.compile(r"step=(\d+)\.ckpt")
+_PARTS = {"state_dict", "global_step", "callbacks", "loops", "random_states", "run", "HybridDataModule"}
+_REMEDY = "put a copy of it back, or remove it: the run then goes on from an earlier one, or from its start"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -48,14 +56,37 @@ def save_atomic(value: Any, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _flush_folder(path.parent)  # the new name is on disk before the file of the old one is removed
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) or "write" in str(error):
-            raise UserError(
-                f"{path}: the checkpoint could not be written ({error}); the one before is kept; free some disk space "
-                f"and continue with resume={path.parents[1]}"
-            ) from error
-        raise
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        fault = _disk_fault(error)
+        if fault is None:
+            raise
+        raise UserError(
+            f"{path}: the checkpoint could not be written ({fault}); the one before is kept; free some disk space "
+            f"and continue with resume={path.parents[1]}"
+        ) from error
+
+
+def _disk_fault(error: BaseException) -> str | None:
+    """What the system said, if it is behind an error: torch closes its archive after a failed write, and reports that
+    the archive has not the length that it should have."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen.strerror or str(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's file system may not know it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checkpoints(run_dir: Path) -> list[tuple[int, Path]]:
@@ -85,12 +116,45 @@ def load_plain(path: Path) -> dict[str, Any]:
         UserError: the file is damaged or holds code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage surfaces as errors of many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch advises to load it with its code
+            code = "it holds more than plain data, which could run code"
+            reason = code if "GLOBAL" in str(error) else "it is damaged, or no checkpoint"
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); {_REMEDY}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a readable checkpoint (it holds a {type(content).__name__}); {_REMEDY}")
+    return content
+
+
+def check_resumable(path: Path, identity: Identity, max_steps: int) -> None:
+    """Checks, before anything is changed, that a checkpoint continues a run.
+
+    Args:
+        path: the checkpoint.
+        identity: of the run that is to go on.
+        max_steps: steps that it shall have.
+
+    Raises:
+        UserError: the file is damaged, holds code, is another run's, or has no optimizer's state for further steps.
+    """
+    content = load_plain(path)
+    missing = sorted(_PARTS - content.keys())
+    if missing:
+        raise UserError(f"{path}: not a checkpoint to resume from (it has no {', '.join(missing)}); {_REMEDY}")
+    found = differences(Identity(**content["run"]), identity)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); remove it to resume from an earlier one"
-        ) from None
+            f"{path}: does not belong to this run: {'; '.join(found[:3])}{more}; put back what the run began with, or "
+            f"start a new run"
+        )
+    if "optimizer_states" not in content and content["global_step"] < max_steps:
+        raise UserError(
+            f"{path}: the run was complete and its optimizer state was removed; runs to be prolonged need "
+            f"checkpoint.keep_optimizer=true"
+        )
 
 
 def random_states() -> dict[str, Any]:
@@ -133,15 +197,18 @@ class Checkpointing(Callback):
         every_n_steps: steps between resumable checkpoints.
         mode: whether more (``max``) or less (``min``) of the monitor is better.
         patience: stop after this many evaluations without a better monitor; None never does.
+        identity: of the run; kept in its checkpoints.
     """
 
-    def __init__(self, run_dir: Path, every_n_steps: int, mode: str, patience: int | None) -> None:
+    def __init__(self, run_dir: Path, every_n_steps: int, mode: str, patience: int | None, identity: Identity) -> None:
         self.run_dir, self.every_n_steps, self.patience = run_dir, every_n_steps, patience
+        self.identity = identity
         self.sign = 1.0 if mode == "max" else -1.0
         self.best_value: float | None = None
         self.best_step: int | None = None
         self.without_better = 0
         self._saved_step: int | None = None
+        self._between_steps = False
         self._restore: dict[str, Any] | None = None
 
     # ------------------------------------------------------------------------------------------------- the best
@@ -150,7 +217,8 @@ class Checkpointing(Callback):
         """Takes the monitor's value at a step; keeps the weights if it is the best so far."""
         if self.best_value is None or self.sign * value > self.sign * self.best_value:
             self.best_value, self.best_step, self.without_better = value, step, 0
-            weights = {name: tensor.detach().cpu() for name, tensor in module.encoder.state_dict().items()}
+            with module.whole_encoder() as encoder:
+                weights = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
             if trainer.is_global_zero:
                 save_atomic({"step": step, "value": value, "encoder": weights}, best_file(self.run_dir, step))
         else:
@@ -161,6 +229,7 @@ class Checkpointing(Callback):
     # ----------------------------------------------------------------------------------------------- the latest
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._between_steps = True
         if (
             trainer.global_step % self.every_n_steps == 0
             or trainer.global_step >= trainer.max_steps
@@ -192,6 +261,7 @@ class Checkpointing(Callback):
         else:
             everyone = [mine]
         checkpoint["random_states"] = everyone
+        checkpoint["run"] = asdict(self.identity)
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["random_states"]
@@ -202,6 +272,12 @@ class Checkpointing(Callback):
         if self._restore is not None:  # only now: making loaders and sanity work may draw numbers
             restore_random_states(self._restore)
             self._restore = None
+        self._between_steps = False
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        # saving is collective, and the other processes of a run are in the middle of a step
+        if self._between_steps and trainer.world_size == 1 and isinstance(exception, WorkerDied):
+            self.save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -216,8 +292,10 @@ class Checkpointing(Callback):
 
 
 def strip_optimizer(path: Path) -> None:
-    """Rewrites a checkpoint without the optimizer's and the schedule's state."""
+    """Rewrites a checkpoint without the optimizer's and the schedule's state, if it has them."""
     content = load_plain(path)
+    if "optimizer_states" not in content:
+        return
     for name in ("optimizer_states", "lr_schedulers"):
         content.pop(name, None)
     save_atomic(content, path)

@@ -29,16 +29,19 @@ class TidyCsvLogger(Logger):
 
     Args:
         path: the file.
-        resume_step: rows beyond this step are removed first: the resumed run writes them again.
+        resume_step: rows beyond this step are removed first: the resumed run writes them again. Of this step's, it may
+            write some again, which are left out then.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         super().__init__()
         self.path = path
+        self._written: set[tuple[str, str]] = set()
         if resume_step is not None and path.exists() and rank_zero_only.rank == 0:
             with path.open(newline="") as file:
                 lines = file.read().split("\n")[1:-1]  # behind the last line end: nothing, or a line cut off by a kill
             rows = [row for row in csv.reader(lines) if int(row[0]) <= resume_step]
+            self._written = {(row[0], row[1]) for row in rows if int(row[0]) == resume_step}
             write_atomic(path, "".join(",".join(row) + "\n" for row in [_HEADER, *rows]))
 
     @property
@@ -61,9 +64,17 @@ class TidyCsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         rows: list[list[Any]] = [] if self.path.exists() else [_HEADER]
-        rows += [[step, name, repr(float(value))] for name, value in metrics.items() if name != "epoch"]
-        with self.path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)  # in one call, which no signal interrupts
+        rows += [
+            [step, name, repr(float(value))]
+            for name, value in metrics.items()
+            if name != "epoch" and (str(step), name) not in self._written
+        ]
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(rows)  # in one call, which no signal interrupts
+        except OSError as error:
+            error.filename = str(self.path)  # which a failed write does not know
+            raise
 
 
 def make_logger(config: TrainConfig, run_dir: Path, resume_step: int | None) -> Logger | None:

@@ -25,6 +25,7 @@ from hybrid_ir import cache
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.datamodule import HybridDataModule
+from hybrid_ir.data.loader import WorkerDied
 from hybrid_ir.data.plan import BatchPlan
 from hybrid_ir.data.sources import make_source
 from hybrid_ir.data.tokens import TokenStore
@@ -45,9 +46,12 @@ from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
 from hybrid_ir.modeling.losses import ContrastiveLoss
 from hybrid_ir.modeling.module import BiEncoderModule
+from hybrid_ir.modeling.sharding import ShardedStrategy
+from hybrid_ir.run_lock import hold
 from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training import loggers
 from hybrid_ir.training.environment import describe_environment
+from hybrid_ir.training.identity import Identity
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 from hybrid_ir.training.progress import TeeConsole, TrainingProgress
 
@@ -125,7 +129,7 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
 
 def build_module(config: TrainConfig, prepared: Prepared, run_dir: Path) -> BiEncoderModule:
     """The training step of a configuration."""
-    return BiEncoderModule(
+    module = BiEncoderModule(
         prepared.encoder,
         ContrastiveLoss(config.loss),
         config.optimizer,
@@ -134,19 +138,28 @@ def build_module(config: TrainConfig, prepared: Prepared, run_dir: Path) -> BiEn
         prepared.corpus.item_ids,
         config.trainer.grad_cache,
     )
+    # A checkpoint is loaded before Lightning converts the module: its fp64 values would be rounded to fp32.
+    return module.double() if config.trainer.precision == "64" else module
 
 
 def build_trainer(config: TrainConfig, run_dir: Path, callbacks: list[Any], logger: Any = None) -> Trainer:
     """Lightning's trainer of a configuration."""
     t = config.trainer
+    processes = t.devices * t.num_nodes
+    strategy: Any = t.strategy if processes > 1 else "auto"
+    precision: Any = _PRECISION[t.precision]
+    if strategy == "fsdp":
+        strategy = ShardedStrategy(processes)
+        if t.precision == "64":
+            precision = "32-true"  # leaves the module as it is, which is fp64; Lightning has no 64-true here
     with warnings.catch_warnings(), _said_in_one_line():
         warnings.simplefilter("ignore")
         return Trainer(
             accelerator=t.accelerator,
             devices=t.devices,
             num_nodes=t.num_nodes,
-            strategy=t.strategy if t.devices * t.num_nodes > 1 or t.strategy == "fsdp" else "auto",
-            precision=_PRECISION[t.precision],
+            strategy=strategy,
+            precision=precision,
             max_steps=t.max_steps,
             max_epochs=-1,
             limit_val_batches=0,
@@ -222,14 +235,9 @@ def _check_machine(config: TrainConfig) -> None:
     """Finds what the machine lacks before the data is prepared.
 
     Raises:
-        UserError: there are too few GPUs; or sharded training is asked for.
+        UserError: there are too few GPUs.
     """
     trainer = config.trainer
-    if trainer.strategy == "fsdp":
-        raise UserError(
-            "trainer=fsdp: evaluation and export of sharded weights are not there yet; use trainer=ddp, with "
-            "model.gradient_checkpointing=true where memory is short"
-        )
     if trainer.accelerator == "gpu" and torch.cuda.device_count() < trainer.devices:
         raise UserError(
             f"trainer.devices={trainer.devices}: torch sees {torch.cuda.device_count()} GPUs; use trainer=cpu, fewer "
@@ -277,6 +285,8 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
                 f"the GPU's memory is full ({str(error).splitlines()[0][:200]}); use a smaller batch_size, shorter "
                 f"model.max_passage_length, or model.gradient_checkpointing=true"
             ) from error
+        if isinstance(error, WorkerDied):
+            raise WorkerDied(f"{error}; continue with resume={config.output_dir}") from error
         raise
     loggers.finish(run.logger, 0)
     return value
@@ -298,6 +308,8 @@ class _Run:
     def execute(self) -> float | None:
         config, run_dir = self.config, self.run_dir
         _check_machine(config)
+        if self.is_main:
+            hold(run_dir)
         if config.resume and (run_dir / SUMMARY).exists():
             summary = json.loads((run_dir / SUMMARY).read_text())
             if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
@@ -307,6 +319,8 @@ class _Run:
                         f"benchmark={','.join(missing)}: {run_dir} is complete without it; run python evaluate.py "
                         f"model.name_or_path={run_dir} 'benchmark=[{','.join(missing)}]'"
                     )
+                if self.is_main:
+                    self._clean()  # a kill may have come before it
                 self.console.print(f"{run_dir} is complete: {summary['steps']} steps, see {run_dir / RESULTS_FILE}")
                 return summary["monitor_value"]
         latest = ckpt.checkpoints(run_dir)[-1:] if config.resume else []
@@ -315,11 +329,18 @@ class _Run:
         if resume_step is not None and (run_dir / RESULTS_FILE).exists():
             self.results = Results.read_csv(run_dir / RESULTS_FILE).until(resume_step)
         prepared = prepare(config, self.console)
+        identity = Identity.of(config, prepared.corpus)
+        if resume_step is not None:
+            ckpt.check_resumable(latest[0][1], identity, config.trainer.max_steps)
         monitor = self._monitor(prepared)
         self._write_environment(prepared)
         self.logger = loggers.make_logger(config, run_dir, (resume_step or 0) if config.resume else None)
         checkpointing = ckpt.Checkpointing(
-            run_dir, config.checkpoint.every_n_steps, config.checkpoint.mode, config.trainer.early_stopping_patience
+            run_dir,
+            config.checkpoint.every_n_steps,
+            config.checkpoint.mode,
+            config.trainer.early_stopping_patience,
+            identity,
         )
         progress = TrainingProgress(self.console, config.batch_size, self.begin)
         evaluation = EvaluationCallback(
@@ -336,7 +357,6 @@ class _Run:
         callbacks = [_InstallSignals(self.signals), progress, evaluation, checkpointing]
         trainer = build_trainer(config, run_dir, callbacks, self.logger)
         if resume_step is not None:
-            self._check_resumable(latest[0][1])
             self.console.print(f"resuming after step {resume_step}", highlight=False)
         if resume_step is None or not self._trained(latest[0][1], checkpointing):
             trainer.fit(module, datamodule=prepared.data, ckpt_path=latest[0][1] if latest else None, weights_only=True)
@@ -351,11 +371,14 @@ class _Run:
             prepared.data.load_state_dict(content["HybridDataModule"])
             for callback in (checkpointing, progress, evaluation):
                 callback.load_state_dict(content["callbacks"][callback.state_key])
+            trainer.strategy.connect(module)
             trainer.strategy.setup_environment()  # as a fit does: the processes evaluate together
             if evaluation.evaluated_step < resume_step:  # a signal came in the last step, or in its evaluation
                 prepared.encoder.to(trainer.strategy.root_device)
                 evaluation.run(trainer, module, resume_step)
         step = trainer.global_step or resume_step or 0
+        with module.whole_encoder() as encoder:
+            prepared.encoder = encoder
         exported_step = self._choose_weights(prepared.encoder, checkpointing, step)
         self._export(prepared, exported_step)
         final = self._final_evaluation(prepared, trainer.strategy.root_device, exported_step)
@@ -444,14 +467,6 @@ class _Run:
             return True
         patience = self.config.trainer.early_stopping_patience
         return patience is not None and content["callbacks"][checkpointing.state_key]["without_better"] >= patience
-
-    def _check_resumable(self, path: Path) -> None:
-        content = ckpt.load_plain(path)
-        if "optimizer_states" not in content and content["global_step"] < self.config.trainer.max_steps:
-            raise UserError(
-                f"{path}: the run was complete and its optimizer state was removed; runs to be prolonged need "
-                f"checkpoint.keep_optimizer=true"
-            )
 
     def _choose_weights(self, encoder: BiEncoder, checkpointing: ckpt.Checkpointing, step: int) -> int:
         best_step = checkpointing.best_step

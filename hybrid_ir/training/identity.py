@@ -1,0 +1,82 @@
+"""What makes a run the run it is: the settings that its weights depend on, and its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid_ir import cache
+from hybrid_ir.composition import show
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.schema_keys import flatten
+
+_SECTIONS = {"seed", "batch_size", "sampler", "loss", "optimizer", "model", "data"}
+_LEFT_OUT = {
+    "data.path", "data.num_workers", "data.verify_cache", "model.name_or_path", "model.trust_remote_code",
+    "model.gradient_checkpointing",
+}  # fmt: skip
+"""Of those sections: where things are, which may move (the data is known by its content, a checkpoint has the weights),
+and how they are computed."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Of a run; plain data, for its checkpoints."""
+
+    settings: dict[str, Any]
+    """By dotted key."""
+    data: dict[str, Any]
+    """What the corpus was made of: the source's settings and the hashes of its files."""
+    content_sha256: str
+    """Of the corpus."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, corpus: ParallelCorpus) -> Identity:
+        """That of a configuration and its corpus."""
+        settings = {
+            name: value
+            for name, value in flatten(config.model_dump(mode="json")).items()
+            if name.partition(".")[0] in _SECTIONS and name not in _LEFT_OUT
+        }
+        settings["trainer.precision"] = config.trainer.precision
+        if config.optimizer.schedule != "constant":  # which can be prolonged
+            settings["trainer.max_steps"] = config.trainer.max_steps
+        return cls(settings, cache.read_manifest(corpus.folder)["key"], corpus.fingerprint)
+
+
+def differences(before: Identity, now: Identity) -> list[str]:
+    """Why two runs are not the same, the data first; empty where they are.
+
+    A setting that only one of them has is of another version of this program, and is not looked at.
+
+    Args:
+        before: of the run that is resumed.
+        now: of the configuration that would go on with it.
+    """
+    found = []
+    if before.content_sha256 != now.content_sha256 and before.data != now.data:
+        found = [*_changed_files(before.data.get("files", []), now.data.get("files", []))]
+        found = found or [
+            f"its data has {name}={show(before.data.get(name))}, now it is {show(now.data.get(name))}"
+            for name in [*before.data, *(name for name in now.data if name not in before.data)]
+            if before.data.get(name) != now.data.get(name)
+        ]
+    found += [
+        f"it has {name}={show(value)}, this run has {name}={show(now.settings[name])}"
+        for name, value in before.settings.items()
+        if name in now.settings and now.settings[name] != value
+    ]
+    return found
+
+
+def _changed_files(before: list[list[str]], now: list[list[str]]) -> list[str]:
+    """Files of the data, ``[name, SHA-256]`` in order, that are not what they were."""
+    if len(before) != len(now) or [name for name, _ in before] != [name for name, _ in now]:
+        names = [", ".join(name for name, _ in files) or "none" for files in (before, now)]
+        return [f"its data files were {names[0]}, now they are {names[1]}"]
+    return [
+        f"the data file {name} has changed since the run was started (SHA-256 {old[:12]}..., now {new[:12]}...)"
+        for (name, old), (_, new) in zip(before, now, strict=True)
+        if old != new
+    ]
