@@ -41,6 +41,7 @@ from hybrid_ir.launching.ranks import already_launched, check_launched, global_r
 from hybrid_ir.launching.sweep import FINISHED, job_names, print_table, sweep_exit_code, swept_keys
 from hybrid_ir.resume import prepare_resume
 from hybrid_ir.run_folder import check_output_dir, claim, release, unique_dir, write_run_files
+from hybrid_ir.run_lock import hold
 from hybrid_ir.schema_keys import nearest_key, schema_keys
 
 Config = TrainConfig | EvaluateConfig
@@ -304,6 +305,8 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
     else:
         folder = Path(cast(str, config.output_dir))
     config = config.model_copy(update={"output_dir": str(folder)})
+    if resume and global_rank() == 0 and (processes == 1 or launched):  # else the process that trains takes it
+        hold(folder)
     if global_rank() == 0:
         write_run_files(config, overrides, folder)
     try:

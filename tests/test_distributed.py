@@ -443,8 +443,31 @@ def test_other_processes_than_configured_are_refused(
         check_launched(devices, nodes, environment)
 
 
-def test_a_batch_script_is_one_process_whatever_its_job_has() -> None:
-    assert not already_launched({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"})
+@pytest.mark.slow
+def test_a_batch_script_is_one_process_whatever_its_job_has(data: Path, whole: Path, tmp_path: Path) -> None:
+    job = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}
+    assert not already_launched(job)
+    command = [sys.executable, str(REPOSITORY / "train.py")]
+    options = arguments(data, "trainer.devices=1", f"output_dir={tmp_path / 'run'}")
+    done = subprocess.run([*command, *options], env={**os.environ, **job}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_training(tmp_path / "run", whole)
+
+
+def test_a_process_alone_says_what_is_wrong_each_time(tmp_path: Path) -> None:
+    """Somebody else's variable, under which launched processes agree on who says it."""
+    environment = {**os.environ, "TORCHELASTIC_ERROR_FILE": str(tmp_path / "job" / "error.json")}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "train.py"), "data=parallel_jsonl", "data.path=nothing.jsonl"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: data.path=nothing.jsonl")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_torchrun_without_devices_is_one_line(data: Path, tmp_path: Path) -> None:

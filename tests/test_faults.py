@@ -224,17 +224,18 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path: Path) ->
 def in_a_disk(folder: Path, kilobytes: int, *steps: str) -> subprocess.CompletedProcess[str]:
     """Runs shell commands with a disk of their own at ``folder`` (a tmpfs in a namespace, which needs no rights).
 
-    Skips where the system does not allow that.
+    Skips where the system does not allow that, to root neither.
     """
     if shutil.which("unshare") is None:
         pytest.skip("no unshare on this machine")
     folder.mkdir(exist_ok=True)
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {folder}"
-    allowed = subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True, text=True)
-    if allowed.returncode:
-        pytest.skip(f"no mounts in a namespace here: {allowed.stderr.strip()}")
-    script = " && ".join([mount, *steps])
-    return subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, timeout=600)
+    for flags in ("-Urm", "-m"):  # the second for root where users may not make namespaces
+        allowed = subprocess.run(["unshare", flags, "sh", "-c", mount], capture_output=True, text=True)
+        if not allowed.returncode:
+            script = " && ".join([mount, *steps])
+            return subprocess.run(["unshare", flags, "sh", "-c", script], capture_output=True, text=True, timeout=600)
+    pytest.skip(f"no mounts in a namespace here: {allowed.stderr.strip()}")
 
 
 def typed(*settings: str) -> str:
@@ -475,6 +476,21 @@ def test_a_strangers_run_cannot_run_code(copied: Path, tmp_path: Path) -> None:
         ckpt.check_resumable(path, Identity(**content["run"]), STEPS)
 
 
+@pytest.mark.parametrize("change", ["another version", "another step"])
+def test_a_checkpoint_that_is_not_what_it_says(change: str, copied: Path) -> None:
+    path = checkpoint_of(copied)
+    content = ckpt.load_plain(path)
+    identity = Identity(**content["run"])
+    ckpt.check_resumable(path, identity, STEPS)
+    if change == "another version":
+        content["run"]["added_since"] = 1
+    else:
+        content["global_step"] += 1
+    ckpt.save_atomic(content, path)
+    with pytest.raises(UserError, match="not a checkpoint of this version, or not of the step in its name"):
+        ckpt.check_resumable(path, identity, STEPS)
+
+
 @pytest.mark.slow
 def test_strangers_best_weights_cannot_run_code(whole: Path, tmp_path: Path) -> None:
     run, mark = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "mark"
@@ -575,6 +591,14 @@ def code_of_the_hub(folder: Path, mark: Path) -> None:
     change(folder / "config.json", attn_implementation="evil/attention")
 
 
+def code_of_the_hub_for_a_part(folder: Path, mark: Path) -> None:
+    change(folder / "config.json", text_config={"attn_implementation": "evil/attention"})
+
+
+def an_adapter(folder: Path, mark: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "evil/model"}')
+
+
 def states_beside_the_weights(folder: Path, mark: Path) -> None:
     for name in (
         "optimizer.pt",
@@ -597,6 +621,8 @@ STRANGERS: dict[str, tuple[Callable[[Path, Path], None], int, str]] = {
     "a layer of its own": (own_module, 2, "Evil layer"),
     "a layer of its own by a known name": (own_module_by_a_known_name, 0, ""),
     "code of the hub": (code_of_the_hub, 2, "evil/attention"),
+    "code of the hub for a part": (code_of_the_hub_for_a_part, 2, "evil/attention"),
+    "an adapter beside the weights": (an_adapter, 2, "merge it into them"),
     "states that training left": (states_beside_the_weights, 0, ""),
 }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable with a file for each process, in folders that stand side by side, as torchrun sets it."""
-_REPORTED = "reported"
 
 
 def report_is_mine() -> bool:
@@ -21,7 +20,7 @@ def report_is_mine() -> bool:
     if folder is None:
         return True
     try:
-        (folder / _REPORTED).touch(exist_ok=False)
+        _marker(folder).touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:
@@ -32,9 +31,16 @@ def report_is_mine() -> bool:
 def reported() -> bool:
     """Whether another process on this machine has reported a fault: what fails from then on follows from it."""
     folder = _shared_folder()
-    return folder is not None and (folder / _REPORTED).exists()
+    return folder is not None and _marker(folder).exists()
+
+
+def _marker(folder: Path) -> Path:
+    """Of this start: a launcher's processes are the children of one, and the folder may be there for the next start."""
+    return folder / f"reported.{os.getppid()}"
 
 
 def _shared_folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    name = (os.environ if environment is None else environment).get(ERROR_FILE)
-    return Path(name).parent.parent if name else None
+    environment = os.environ if environment is None else environment
+    name = environment.get(ERROR_FILE)
+    # a process alone may have inherited the variable
+    return Path(name).parent.parent if name and "LOCAL_RANK" in environment else None

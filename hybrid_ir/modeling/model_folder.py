@@ -259,6 +259,11 @@ def load_transformer(
 ) -> PreTrainedModel:
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 
+    if (folder / "adapter_config.json").is_file():  # transformers adds it to the weights, but only where peft is there
+        raise UserError(
+            f"model.name_or_path={name}: {folder} has an adapter (adapter_config.json) beside the weights; merge it "
+            f"into them (peft's merge_and_unload), or remove that file"
+        )
     if not trust_remote_code:
         _refuse_code(folder / "config.json", name)
     try:
@@ -327,6 +332,9 @@ def _keep_layers(config: Any, keep: int, name: str) -> None:
             setattr(config, key, kinds[:keep])
 
 
+_IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+
+
 def _refuse_code(config_file: Path, name: str) -> None:
     """Says by which key a model may run its own code, when transformers itself does not know its architecture.
 
@@ -340,13 +348,16 @@ def _refuse_code(config_file: Path, name: str) -> None:
             f"model.name_or_path={name}: the model needs code of its own ({config_file} has auto_map), which is not "
             f"run; set model.trust_remote_code=true if you have read that code and trust it"
         )
-    for key in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
-        if "/" in json.dumps(settings.get(key)):  # a repository of the hub, whose code transformers would fetch and run
-            raise UserError(
-                f"model.name_or_path={name}: the model asks for code of the hub ({config_file} has {key}="
-                f"{json.dumps(settings[key])}), which is not run; remove that key, or set model.trust_remote_code=true "
-                f"if you trust it"
-            )
+    parts = [settings]  # of parts of the model too
+    for part in parts:
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        for key in _IMPLEMENTATIONS:
+            if "/" in json.dumps(part.get(key)):  # a repository of the hub, whose code transformers would fetch and run
+                raise UserError(
+                    f"model.name_or_path={name}: the model asks for code of the hub ({config_file} has {key}="
+                    f"{json.dumps(part[key])}), which is not run; remove that key, or set "
+                    f"model.trust_remote_code=true if you trust it"
+                )
 
 
 def _find_linear(folder: Path, suffix: str, name: str) -> tuple[Tensor | None, Tensor | None]:

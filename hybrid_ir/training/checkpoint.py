@@ -143,7 +143,15 @@ def check_resumable(path: Path, identity: Identity, max_steps: int) -> None:
     missing = sorted(_PARTS - content.keys())
     if missing:
         raise UserError(f"{path}: not a checkpoint to resume from (it has no {', '.join(missing)}); {_REMEDY}")
-    found = differences(Identity(**content["run"]), identity)
+    named = _LATEST.fullmatch(path.name)
+    try:
+        before = Identity(**content["run"])
+        sound = named is None or int(named[1]) == content["global_step"]
+    except TypeError:
+        sound = False
+    if not sound:
+        raise UserError(f"{path}: not a checkpoint of this version, or not of the step in its name; {_REMEDY}")
+    found = differences(before, identity)
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise UserError(
@@ -252,6 +260,25 @@ class Checkpointing(Callback):
             for path in best_files(self.run_dir):
                 if path != keep:
                     path.unlink(missing_ok=True)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.check_step(trainer.world_size, trainer.global_step)
+
+    def check_step(self, world_size: int, step: int) -> None:
+        """Compares the steps from which the processes go on: each has looked into the folder by itself. Collective.
+
+        Raises:
+            UserError: they differ, as where machines see a shared folder with delay.
+        """
+        if world_size == 1:
+            return
+        steps: list[Any] = [None] * world_size
+        torch.distributed.all_gather_object(steps, step)
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"{self.run_dir / FOLDER}: the processes found checkpoints of different steps "
+                f"({', '.join(map(str, sorted(set(steps))))}); wait until all machines see the same files, then resume"
+            )
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         mine = random_states()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +42,7 @@ from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.metrics import metrics_of
 from hybrid_ir.evaluation.results import BIAS_FILE, PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
-from hybrid_ir.launching.ranks import global_rank
+from hybrid_ir.launching.ranks import already_launched, global_rank
 from hybrid_ir.modeling.adapters import describe_training
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
@@ -167,7 +169,7 @@ def build_trainer(config: TrainConfig, run_dir: Path, callbacks: list[Any], logg
             log_every_n_steps=t.log_every_n_steps,
             deterministic="warn" if t.deterministic else False,
             callbacks=callbacks,
-            plugins=[ckpt.AtomicCheckpointIO()],
+            plugins=[ckpt.AtomicCheckpointIO(), *_cluster()],
             logger=logger or False,
             use_distributed_sampler=False,  # the plan shards the global batch itself
             enable_checkpointing=False,
@@ -175,6 +177,17 @@ def build_trainer(config: TrainConfig, run_dir: Path, callbacks: list[Any], logg
             enable_model_summary=False,
             default_root_dir=str(run_dir),
         )
+
+
+def _cluster() -> list[Any]:
+    """Who has started the processes, where Lightning would guess wrong.
+
+    It takes any process inside a SLURM job for one that srun has started, and answers SLURM's signal by a checkpoint of
+    its own in the middle of a step.
+    """
+    if "LOCAL_RANK" in os.environ:  # torchrun, or our launcher
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if already_launched() else LightningEnvironment()]
 
 
 def build_encoder(config: TrainConfig, corpus: ParallelCorpus) -> BiEncoder:
@@ -373,6 +386,7 @@ class _Run:
                 callback.load_state_dict(content["callbacks"][callback.state_key])
             trainer.strategy.connect(module)
             trainer.strategy.setup_environment()  # as a fit does: the processes evaluate together
+            checkpointing.check_step(trainer.world_size, resume_step)
             if evaluation.evaluated_step < resume_step:  # a signal came in the last step, or in its evaluation
                 prepared.encoder.to(trainer.strategy.root_device)
                 evaluation.run(trainer, module, resume_step)
