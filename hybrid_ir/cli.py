@@ -19,6 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from hybrid_ir.cache import write_atomic
 from hybrid_ir.composition import (
     GROUPS,
     SCHEMAS,
@@ -40,7 +41,15 @@ from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
 from hybrid_ir.launching.sweep import FINISHED, job_names, print_table, sweep_exit_code, swept_keys
 from hybrid_ir.resume import prepare_resume
-from hybrid_ir.run_folder import check_output_dir, claim, release, unique_dir, write_run_files
+from hybrid_ir.run_folder import (
+    CONFIG_FILE,
+    OVERRIDES_FILE,
+    check_output_dir,
+    claim,
+    release,
+    unique_dir,
+    write_run_files,
+)
 from hybrid_ir.run_lock import hold
 from hybrid_ir.schema_keys import nearest_key, schema_keys
 
@@ -307,6 +316,7 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
     config = config.model_copy(update={"output_dir": str(folder)})
     if resume and global_rank() == 0 and (processes == 1 or launched):  # else the process that trains takes it
         hold(folder)
+    put_back = _what_resumes(folder) if resume and global_rank() == 0 else None
     if global_rank() == 0:
         write_run_files(config, overrides, folder)
     try:
@@ -315,6 +325,8 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
         else:
             code = execute(config, overrides)
     except (UserError, OSError):
+        if put_back is not None:
+            put_back()
         if not resume and not launched:
             _release(folder, made)
         raise
@@ -323,9 +335,28 @@ def run_one(config: Config, overrides: Sequence[str]) -> int:
         if command == "evaluate" and not launched:
             _release(folder, made)
         raise
+    if put_back is not None and code == EXIT_USAGE:
+        put_back()
     if not resume and (code == EXIT_USAGE or (code and command == "evaluate")):
         _release(folder, made)
     return code
+
+
+def _what_resumes(folder: Path) -> Callable[[], None]:
+    """Puts a run's configuration back as it is now, unless something has been trained by then."""
+
+    def checkpoints() -> set[Path]:
+        return set((folder / "checkpoints").glob("*.ckpt"))
+
+    files = [path for path in (folder / CONFIG_FILE, folder / OVERRIDES_FILE) if path.exists()]
+    before, kept = checkpoints(), {path: path.read_bytes() for path in files}
+
+    def put_back() -> None:
+        if checkpoints() == before:
+            for path, content in kept.items():
+                write_atomic(path, content)
+
+    return put_back
 
 
 def _release(folder: Path, made: bool) -> None:

@@ -147,6 +147,7 @@ def _set(tree: dict[str, Any], name: str, value: Any) -> None:
             tree[section] = {}
         tree = tree[section]
     if value is _ABSENT:
-        tree.pop(last, None)
+        if not (isinstance(tree.get(last), dict) and tree[last]):  # an empty section is gone where it has been filled
+            tree.pop(last, None)
     elif value != {} or not tree.get(last):
         tree[last] = value

@@ -47,6 +47,7 @@ CASES = {
     "one graph": WHOLE,
     "one graph, chunks by tokens": Case(chunk_tokens=20),
     "grad_cache, loss in blocks": Case(chunk_rows=3, grad_cache=True, scores_per_block=40),
+    "grad_cache, as many chunks as tokens ask for": Case(chunk_tokens=20, grad_cache=True),
 }
 """float64, 20 steps, clipped; explicit negatives, equal passages, both directions, a learned temperature."""
 SINGLE = {

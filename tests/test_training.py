@@ -169,6 +169,14 @@ def test_a_complete_run_keeps_no_optimizer_state(whole: Path) -> None:
     assert (whole / "results.csv").read_bytes() == before
 
 
+def test_a_refused_resume_leaves_the_folder_as_it_was(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.glob("[!.]*.*")}
+    done = train(f"resume={whole}", "benchmark=[cldr]", check=False)
+    assert done.returncode == 2
+    assert "is complete without it" in done.stderr
+    assert {path: path.read_bytes() for path in whole.glob("[!.]*.*")} == before
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Path, whole: Path, tmp_path: Path) -> None:
     train(*arguments(data, tmp_path / "again"))
     assert_same_bits(whole, tmp_path / "again")

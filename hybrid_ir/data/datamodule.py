@@ -61,9 +61,11 @@ class _Planned(Sampler[PlannedRows]):
             yield self.data.share(rows, batch.shard(self.rank, self.world_size))
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; a worker that ended would take the step that is to be saved along."""
+def _prepare_worker(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; a worker that ended would take the step that is to be saved along.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A batch has hundreds of small tensors; by default each keeps a file descriptor open, of which 1,024 are usual.
+    torch.multiprocessing.set_sharing_strategy("file_system")
 
 
 class _Collated(Dataset[dict[str, Any]]):
@@ -150,7 +152,7 @@ class HybridDataModule(LightningDataModule):
             # its own generator: making an iterator must not move the random state that dropout draws from
             generator=torch.Generator().manual_seed(self.plan.seed),
             persistent_workers=False,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_prepare_worker,
         )
 
     def locate(self, batch: Batch) -> PlannedRows:

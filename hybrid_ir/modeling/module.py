@@ -211,6 +211,8 @@ class BiEncoderModule(LightningModule):
         no_sync = getattr(self.trainer.strategy.model, "no_sync", nullcontext)
         self.compute_gradients(batch, self.manual_backward, no_sync, check)
         norm = self._clip(optimizer)
+        if norm is not None and not torch.isfinite(norm):  # before the weights are spoilt, and saved
+            self._stop_on_nan(batch, norm, "gradient's norm")
         optimizer.step()
         scheduler.step()
         self._batches += 1
@@ -234,7 +236,7 @@ class BiEncoderModule(LightningModule):
         """Share of the batches so far that were monolingual."""
         return float(self._mono_batches / self._batches.clamp(min=1))
 
-    def _stop_on_nan(self, batch: Batch, loss: Tensor) -> None:
+    def _stop_on_nan(self, batch: Batch, value: Tensor, what: str = "loss") -> None:
         step = int(batch["step"])
         path = self.run_dir / f"nan_batch_step_{step}.rank_{self.global_rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +245,7 @@ class BiEncoderModule(LightningModule):
         ids = self._item_ids(items) if self._item_ids else [str(i) for i in items]
         shown = ", ".join(ids[:8]) + (", ..." if len(ids) > 8 else "")
         raise UserError(
-            f"the loss is {float(loss)} at step {step} (items {shown}); the batch is saved in {path}; try a smaller "
+            f"the {what} is {float(value)} at step {step} (items {shown}); the batch is saved in {path}; try a smaller "
             f"optimizer.lr, a larger loss.temperature, or trainer.precision=32"
         )
 

@@ -74,7 +74,7 @@ def _disk_fault(error: BaseException) -> str | None:
     the archive has not the length that it should have."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError):
+        if isinstance(seen, OSError) and not isinstance(seen, ConnectionError):  # a worker's, whose end is being saved
             return seen.strerror or str(seen)
         seen = seen.__cause__ or seen.__context__
     return None
@@ -141,6 +141,11 @@ def check_resumable(path: Path, identity: Identity, max_steps: int) -> None:
     """
     content = load_plain(path)
     missing = sorted(_PARTS - content.keys())
+    if missing == ["run"]:
+        raise UserError(
+            f"{path}: was written by an earlier version of hybrid_ir, which counts steps otherwise; go on with that "
+            f"version (environment.json names it), or start a new run"
+        )
     if missing:
         raise UserError(f"{path}: not a checkpoint to resume from (it has no {', '.join(missing)}); {_REMEDY}")
     named = _LATEST.fullmatch(path.name)

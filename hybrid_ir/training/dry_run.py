@@ -37,7 +37,8 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     module = build_module(config, prepared, Path.cwd())
     device = torch.device("cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     module.to(device).train()
-    optimizer = torch.optim.AdamW(decay_groups(module, config.optimizer.weight_decay), lr=config.optimizer.lr)
+    groups = decay_groups(module, config.optimizer.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.optimizer.lr, fused=True)
     seconds, tokens, padded = [], [], []
     batches = iter(data.loader())
     for _ in range(steps):

@@ -295,8 +295,9 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
             )
         if isinstance(error, torch.OutOfMemoryError):
             raise UserError(
-                f"the GPU's memory is full ({str(error).splitlines()[0][:200]}); use a smaller batch_size, shorter "
-                f"model.max_passage_length, or model.gradient_checkpointing=true"
+                f"the GPU's memory is full ({str(error).splitlines()[0][:200]}); set "
+                f"trainer.grad_cache=true with a smaller trainer.chunk_tokens or trainer.chunk_rows: batches and "
+                f"gradient stay the same, and a resume may change them"
             ) from error
         if isinstance(error, WorkerDied):
             raise WorkerDied(f"{error}; continue with resume={config.output_dir}") from error
