@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-
-from hybrid_ir.cli import run_command
-from hybrid_ir.config import SmallModelConfig
-from hybrid_ir.modeling.encoder import BiEncoder
-from hybrid_ir.modeling.export import save_model
+from small_runs import evaluate, exported_model
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model as a run exports it."""
-    torch.manual_seed(0)
-    config = SmallModelConfig(vocab_size=300, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
-    save_model(BiEncoder.from_config(config, ["What is the currency of Kenya?"] * 3), tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def evaluate(folder: Path, out: Path) -> int:
-    settings = ["benchmark=[cldr]", "benchmark.cldr.languages=[en]", "benchmark.cldr.limit=2", "threads=1"]
-    return run_command("evaluate", [f"model.name_or_path={folder}", f"output_dir={out}", "accelerator=cpu", *settings])
+    return exported_model(tmp_path / "model")
 
 
 def without(name: str) -> Callable[[Path], None]:

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
+from small_runs import LANGUAGES, WORDS
 
 from hybrid_ir.composition import composer, conf_dir
 from hybrid_ir.config import SamplerConfig, SmallModelConfig, TrainConfig
@@ -36,8 +37,6 @@ from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training.run import Prepared, prepare
 
 REPOSITORY = conf_dir().parent
-LANGUAGES = ("de", "en", "sw", "zh")
-WORDS = tuple("ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split())  # noqa: SIM905
 
 
 # ---------------------------------------------------------------------------------------------- gradients, weights

@@ -7,14 +7,13 @@ import csv
 import json
 import os
 import pickle
-import random
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,22 +23,17 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from small_runs import evaluate, exported_model, small_run, write_corpus
 
-from hybrid_ir.cli import run_command
-from hybrid_ir.config import SmallModelConfig
 from hybrid_ir.data.tokens import TokenStore
 from hybrid_ir.errors import UserError
 from hybrid_ir.evaluation.encoding import EmbeddingCache
 from hybrid_ir.evaluation.search import TopK
 from hybrid_ir.evaluation.search_state import SearchState
-from hybrid_ir.modeling.encoder import BiEncoder
-from hybrid_ir.modeling.export import save_model
 from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training.identity import Identity, differences
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LANGUAGES = ("de", "en", "sw", "zh")
-WORDS = tuple("ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split())  # noqa: SIM905
 STEPS = 300
 LEFTOVERS = (".*.partial", "*.part", ".model.*")
 
@@ -81,37 +75,16 @@ def leftovers(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small parallel corpus: 120 items in four languages, ragged, two questions a passage."""
-    folder, draw = tmp_path_factory.mktemp("data"), random.Random(0)
-    with (folder / "facts.jsonl").open("w") as file:
-        for item in range(120):
-            for language in LANGUAGES:
-                if draw.random() < 0.85:
-                    words = [f"{language}{WORDS[(item // 2 * k + k) % len(WORDS)]}" for k in range(1, 5)]
-                    row = {"id": f"i{item}", "passage_id": f"p{item // 2}", "language": language}
-                    row |= {"query": f"{words[item % 2]} {words[2]} {item}?", "passage": " ".join(words)}
-                    file.write(json.dumps(row) + "\n")
-    return folder / "facts.jsonl"
+    return write_corpus(tmp_path_factory.mktemp("data"))
 
 
 def arguments(data: Path, out: Path, *more: str) -> list[str]:
     return [
-        "data=parallel_jsonl",
-        f"data.path={data}",
-        "data.validation.queries_per_language=5",
-        "benchmark=[]",
-        "model.vocab_size=600",
-        "model.hidden_size=32",
-        "model.intermediate_size=64",
-        "model.dropout=0.1",  # random states matter
-        "batch_size=8",
-        "threads=1",
+        *small_run(data, out),
         f"trainer.max_steps={STEPS}",
         "trainer.val_check_interval=200",
         "trainer.log_every_n_steps=1",
         "checkpoint.every_n_steps=100",
-        "checkpoint.export=last",
-        f"output_dir={out}",
         *more,
     ]
 
@@ -507,24 +480,7 @@ def test_strangers_best_weights_cannot_run_code(whole: Path, tmp_path: Path) -> 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model as a run exports it."""
-    torch.manual_seed(0)
-    config = SmallModelConfig(vocab_size=300, hidden_size=16, num_heads=2, num_layers=1, intermediate_size=16)
-    save_model(BiEncoder.from_config(config, ["What is the currency of Kenya?"] * 3), tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def evaluate(folder: Path, out: Path) -> int:
-    settings = ["benchmark=[cldr]", "benchmark.cldr.languages=[en]", "benchmark.cldr.limit=2", "threads=1"]
-    return run_command("evaluate", [f"model.name_or_path={folder}", f"output_dir={out}", "accelerator=cpu", *settings])
+    return exported_model(tmp_path / "model")
 
 
 def change(file: Path, **values: Any) -> None:

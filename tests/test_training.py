@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import LANGUAGES, small_run, write_corpus
 
 from hybrid_ir.config import OptimizerConfig
 from hybrid_ir.modeling.module import decay_groups, rate_factor
@@ -27,48 +28,18 @@ from hybrid_ir.training import checkpoint as ckpt
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 from hybrid_ir.training.loggers import TidyCsvLogger
 
-LANGUAGES = ("de", "en", "sw", "zh")
-WORDS = tuple("ant bee cat dog elk fox gnu hen ibis jay kite lark mole newt owl pig quail rat seal toad".split())  # noqa: SIM905
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small parallel corpus: 120 items in four languages, ragged, two questions a passage."""
-    folder = tmp_path_factory.mktemp("data")
-    draw = random.Random(0)
-    with (folder / "facts.jsonl").open("w") as file:
-        for item in range(120):
-            for language in LANGUAGES:
-                if draw.random() < 0.85:
-                    words = [f"{language}{WORDS[(item // 2 * k + k) % len(WORDS)]}" for k in range(1, 5)]
-                    row = {
-                        "id": f"i{item}",
-                        "passage_id": f"p{item // 2}",
-                        "language": language,
-                        "query": f"{words[item % 2]} {words[2]} {item}?",
-                        "passage": " ".join(words) + f" {item // 2}.",
-                    }
-                    file.write(json.dumps(row) + "\n")
-    return folder / "facts.jsonl"
+    return write_corpus(tmp_path_factory.mktemp("data"))
 
 
 def arguments(data: Path, out: Path, *more: str) -> list[str]:
     return [
-        "data=parallel_jsonl",
-        f"data.path={data}",
-        "data.validation.queries_per_language=5",
-        "benchmark=[]",
-        "model.vocab_size=600",
-        "model.hidden_size=32",
-        "model.intermediate_size=64",
-        "model.dropout=0.1",  # random states matter
-        "batch_size=8",
-        "threads=1",
+        *small_run(data, out),
         "trainer.max_steps=24",
         "trainer.val_check_interval=6",
         "checkpoint.every_n_steps=4",
-        "checkpoint.export=last",
-        f"output_dir={out}",
         *more,
     ]
 
