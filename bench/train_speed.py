@@ -44,7 +44,7 @@ from bench.runs import configuration, files, pretrained
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.datamodule import PlannedRows
 from hybrid_ir.modeling.module import BiEncoderModule
-from hybrid_ir.training.loggers import TidyCsvLogger
+from hybrid_ir.tracking.loggers import TidyCsvLogger
 from hybrid_ir.training.progress import TrainingProgress
 from hybrid_ir.training.run import Prepared, build_module, build_trainer, prepare
 
@@ -124,7 +124,7 @@ class Ours:
         data.load_state_dict(self.states[first])
         data.max_steps = first + steps
         config = self.config.model_copy(update={"trainer": self.config.trainer.model_copy(update={"max_steps": steps})})
-        progress = TrainingProgress(Console(quiet=True), config.batch_size, time.monotonic())
+        progress = TrainingProgress(Console(quiet=True), config.batch_size, time.monotonic(), self.folder)
         logger = TidyCsvLogger(self.folder / "metrics.csv")
         trainer = build_trainer(config, self.folder, [progress, ends, *callbacks], logger)
         self.module.train()

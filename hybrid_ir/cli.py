@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -36,14 +37,18 @@ from hybrid_ir.composition import (
 )
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.errors import EXIT_USAGE, ConfigError, UserError
+from hybrid_ir.launching.costs import announcement
+from hybrid_ir.launching.devices import gpu_slots, gpus
 from hybrid_ir.launching.faults import report_is_mine, reported
 from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
-from hybrid_ir.launching.sweep import FINISHED, job_names, print_table, sweep_exit_code, swept_keys
+from hybrid_ir.launching.sweep import SESSION, Session, job_names, print_table, sweep_exit_code, swept_keys
+from hybrid_ir.launching.sweep_folder import is_begun, is_complete, sweep_folder
 from hybrid_ir.resume import prepare_resume
 from hybrid_ir.run_folder import (
     CONFIG_FILE,
     OVERRIDES_FILE,
+    SUMMARY_FILE,
     check_output_dir,
     claim,
     release,
@@ -168,14 +173,17 @@ def prepare(composing: Composer, settings: Sequence[str]) -> tuple[Config, list[
     overrides = parse_settings(settings)
     composing.check(overrides)
     resumed = [o for o in overrides if o.key_or_group == "resume" and o.value() is not None]
+    named = [o for o in overrides if o.key_or_group == "sweep" and o.value() is not None]
+    if named:
+        raise ConfigError(f"{said(named[-1])}: names a sweep, and this is one run; add -m, or leave it out")
+    own = [(s, o) for s, o in zip(settings, overrides, strict=True) if not o.key_or_group.startswith("hydra")]
     if resumed and composing.command == "train":
-        others = [s for s, o in zip(settings, overrides, strict=True) if o.key_or_group != "resume"]
+        others = [s for s, o in own if o.key_or_group != "resume"]
         return prepare_resume(composing, str(resumed[-1].value()), others)
     config = composing.validate(composing.compose(settings))
     if config.output_dir is not None and global_rank() == 0:
         check_output_dir(config.output_dir)
-    kept = [s for s, o in zip(settings, overrides, strict=True) if not o.key_or_group.startswith("hydra")]
-    return with_threads(config), kept
+    return with_threads(config), [s for s, _ in own]
 
 
 def with_threads(config: Config) -> Config:
@@ -187,11 +195,11 @@ def with_threads(config: Config) -> Config:
     return config.model_copy(update={"threads": share})
 
 
-def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any) -> list[list[str]]:
+def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any) -> dict[tuple[str, ...], Config]:
     """Validates every job of a sweep.
 
     Returns:
-        The settings of each job.
+        The configuration of each job, by its settings, in order.
 
     Raises:
         ConfigError: a job is wrong, or a setting does not go with a sweep.
@@ -213,10 +221,9 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
                 f"values instead, e.g. {override.key_or_group}=1,2,3"
             )
     few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], named)
-    seen: set[tuple[str, ...]] = set()
+    seen: dict[tuple[str, ...], Config] = {}
     for job in [*few, *jobs]:  # a few first in which every value occurs: a mistake shows up early in a large sweep
         if tuple(job) not in seen:
-            seen.add(tuple(job))
             composing.check(parse_settings(job))
             config = composing.validate(composing.compose(job))
             if config.output_dir is not None:
@@ -224,20 +231,59 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
                     f"output_dir={config.output_dir}: each job of a sweep has a folder of its own; use "
                     "hydra.sweep.dir=DIR"
                 )
-    return jobs
+            seen[tuple(job)] = config
+    return {tuple(job): seen[tuple(job)] for job in jobs}
 
 
-def _check_sweep_dir(sweep_dir: str, jobs: Sequence[Sequence[str]], settings: Sequence[str], params: Any) -> None:
+def _check_sweep_dir(sweep_dir: str, names: Sequence[str]) -> None:
     path = Path(sweep_dir)
     if path.exists() and not path.is_dir():
         raise ConfigError(f"hydra.sweep.dir={sweep_dir}: is a file; name a folder")
-    own = [s for s in settings if not s.startswith("hydra")]
-    for name in job_names(jobs, swept_keys(own, params, jobs)):
+    for name in names:
         try:
             check_output_dir(str(path / name))
         except ConfigError as error:
             reason = str(error).split(": ", 1)[1]
-            raise ConfigError(f"hydra.sweep.dir={sweep_dir}: the folder of job {name} {reason}") from None
+            raise ConfigError(
+                f"hydra.sweep.dir={sweep_dir}: the folder of job {name} {reason}; sweep={sweep_dir} instead goes on "
+                f"with the sweep in it"
+            ) from None
+
+
+def _continue_sweep(composing: Composer, folder: Path, jobs: Sequence[Sequence[str]], names: Sequence[str]) -> set[str]:
+    """Checks that what the folder of a sweep holds are these jobs.
+
+    Returns:
+        Names of the jobs that are complete.
+
+    Raises:
+        ConfigError: a job has been run with other settings.
+    """
+    complete = set()
+    for settings, name in zip(jobs, names, strict=True):
+        path = folder / name
+        if not (is_complete(path) or is_begun(path)):
+            try:
+                check_output_dir(str(path))
+            except ConfigError as error:
+                raise ConfigError(f"sweep={folder}: job {name}: {str(error).split(': ', 1)[1]}") from None
+        elif composing.command == "train":
+            try:
+                config, _ = prepare_resume(composing, str(path), settings)
+            except ConfigError as error:
+                raise ConfigError(f"sweep={folder}: job {name}: {error}") from None
+            if is_complete(path) and not _asks_for_more(path, config):
+                complete.add(name)
+        elif is_complete(path):
+            complete.add(name)
+    return complete
+
+
+def _asks_for_more(folder: Path, config: TrainConfig) -> bool:
+    """Whether a complete run lacks steps or benchmarks that its settings now ask for; resuming it says what to do."""
+    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    more = summary["steps"] < config.trainer.max_steps and not summary["stopped_early"]
+    return more or not set(config.benchmark) <= set(summary["benchmarks"])
 
 
 def _run(command: Command, argv: Sequence[str]) -> int:
@@ -261,22 +307,91 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             mode = whole.hydra.mode
             sweep = options.multirun or mode == RunMode.MULTIRUN
         if sweep:
-            jobs = check_sweep(composing, settings, whole)
-            params = OmegaConf.to_container(whole.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+            jobs = check_sweep(composing, _without(settings, "sweep"), whole)
+            first = next(iter(jobs.values()))
+            if isinstance(first, TrainConfig) and first.dry_run:
+                return _dry_run_of_sweep(first, len(jobs))
+            sweep_arguments, session = _prepare_sweep(composing, settings, flags, whole, jobs)
         elif not (options.cfg or options.info):
             config, kept = prepare(composing, settings)
     if options.cfg or options.info:
         return _inform(command, [*flags, *prepared])
     if sweep:
-        given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
-        if given:
-            _check_sweep_dir(str(given[-1].value()), jobs, settings, params)
-        else:
-            prepared.append(f"hydra.sweep.dir={quote(str(unique_dir('sweeps')))}")
-        if "-m" not in flags and "--multirun" not in flags:
-            flags.append("-m")
-        return _sweep(command, [*flags, *prepared])
+        return _sweep(command, sweep_arguments, session)
     return run_one(config, kept)
+
+
+def _without(settings: Sequence[str], key: str) -> list[str]:
+    return [s for s, o in zip(settings, parse_settings(settings), strict=True) if o.key_or_group != key]
+
+
+def _dry_run_of_sweep(config: TrainConfig, jobs: int) -> int:
+    """Measures one job, with the threads that it will have, and says what all of them take."""
+    import torch
+    from rich.console import Console
+
+    from hybrid_ir.training.dry_run import dry_run
+
+    torch.set_num_threads(config.threads or max(1, available_threads() // config.launcher.jobs))
+    dry_run(config, Console(), jobs)
+    return 0
+
+
+def _prepare_sweep(
+    composing: Composer,
+    settings: Sequence[str],
+    flags: Sequence[str],
+    whole: Any,
+    jobs: Mapping[tuple[str, ...], Config],
+) -> tuple[list[str], Session]:
+    """Finds the folder of a sweep and what it holds, and says what it will need.
+
+    Returns:
+        Hydra's arguments, and what the launcher is to know.
+    """
+    named = [o for o in parse_settings(settings) if o.key_or_group == "sweep" and o.value() is not None]
+    settings = _without(settings, "sweep")
+    configs = list(jobs.values())
+    params = OmegaConf.to_container(whole.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    assert isinstance(params, dict)
+    every = [list(job) for job in jobs]
+    names = job_names(every, swept_keys([s for s in settings if not s.startswith("hydra")], params, every))
+    session = Session(slots=_slots(configs))
+    given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
+    prepared = composing.prepared(settings)
+    if named and given:
+        raise ConfigError(f"{said(named[-1])}: hydra.sweep.dir={given[-1].value()} names its folder too; keep one")
+    if named:
+        folder = sweep_folder(str(named[-1].value()))
+        folder.mkdir(parents=True, exist_ok=True)
+        hold(folder, 0.0, "sweep")
+        session.complete = _continue_sweep(composing, folder, every, names)
+        prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
+    elif given:
+        folder = Path(str(given[-1].value()))
+        _check_sweep_dir(str(folder), names)
+        folder.mkdir(parents=True, exist_ok=True)
+        hold(folder, 0.0, "hydra.sweep.dir")
+    else:
+        folder = unique_dir("sweeps")
+        hold(folder)
+        prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
+    todo = [config for config, name in zip(configs, names, strict=True) if name not in session.complete]
+    begun = sum(is_begun(folder / name) for name in names)
+    print(announcement(folder, todo, len(session.complete), begun), flush=True)
+    if "-m" not in flags and "--multirun" not in flags:
+        flags = [*flags, "-m"]
+    return [*flags, *prepared], session
+
+
+def _slots(configs: Sequence[Config]) -> list[dict[str, str]]:
+    """What divides this machine's GPUs among the jobs that run side by side; empty where there is nothing to divide."""
+    parallel = max((c.launcher.jobs for c in configs if isinstance(c, TrainConfig)), default=1)
+    places = [c.trainer if isinstance(c, TrainConfig) else c for c in configs]
+    wanted = [place for place in places if place.accelerator != "cpu"]
+    if parallel == 1 or not wanted or (all(place.accelerator == "auto" for place in wanted) and not gpus()):
+        return []
+    return gpu_slots(parallel, max(place.devices for place in wanted))
 
 
 def run_one(config: Config, overrides: Sequence[str]) -> int:
@@ -374,17 +489,17 @@ def _start_ranks(command: str, folder: Path, processes: int, threads: int | None
 # ------------------------------------------------------------------------------------------------------------ Hydra
 
 
-def _sweep(command: Command, argv: Sequence[str]) -> int:
-    FINISHED.clear()
+def _sweep(command: Command, argv: Sequence[str], session: Session) -> int:
+    SESSION.results, SESSION.complete, SESSION.slots = [], session.complete, session.slots
     stopped: int | None = None
     try:
         code = _hydra(command, argv)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
         stopped = code
-    if FINISHED:
-        print_table(FINISHED)
-    return stopped or code or sweep_exit_code(FINISHED)
+    if SESSION.results:
+        print_table(SESSION.results)
+    return stopped or code or sweep_exit_code(SESSION.results)
 
 
 def help_text(composing: Composer) -> str:

@@ -16,7 +16,7 @@ from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
 from hybrid_ir.run_lock import wait_until_free
 from hybrid_ir.schema_keys import flatten
 
-_NOT_KEPT = ("resume", "output_dir", "dry_run")
+_NOT_KEPT = ("resume", "output_dir", "dry_run", "sweep")
 _DEVICES = ("name", "accelerator", "strategy", "devices", "num_nodes")
 _CHUNKS = ("chunk_rows", "chunk_tokens", "grad_cache")  # fewer devices have more rows each; the gradient is the same
 _MAY_CHANGE = {f"trainer.{key}" for key in (*_DEVICES, *_CHUNKS)}

@@ -17,9 +17,15 @@ from hybrid_ir.run_lock import LOCK_FILE
 CONFIG_FILE = "config.yaml"
 OVERRIDES_FILE = "overrides.yaml"
 PER_QUERY_FILE = "per_query.parquet"
+SUMMARY_FILE = "summary.json"
+"""Written last: a run's folder that has it is complete."""
+PROGRESS_FILE = "progress.json"
+"""How far a run has come, while it trains."""
+EXCLUDED_FILE = "excluded_overlap.csv"
+"""Items that were left out for their overlap with benchmarks, and what they share."""
 
 _LAUNCHER_FILES = {"job.log"}  # written by the launcher before its job starts
-_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log", LOCK_FILE}
+_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log", EXCLUDED_FILE, LOCK_FILE}
 
 
 def to_yaml(config: TrainConfig | EvaluateConfig) -> str:

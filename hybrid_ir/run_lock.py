@@ -1,4 +1,4 @@
-"""One process at a time trains in a run's folder.
+"""One process at a time trains in a run's folder, or works on a sweep's.
 
 The lock is the operating system's, on a file of the folder. It belongs to a process and ends with it, however it ends;
 the workers of a loader, which may outlive a killed process by some seconds, do not hold it.
@@ -24,20 +24,21 @@ _held: dict[Path, IO[str]] = {}
 """Open files, by path: closing any descriptor of a file ends the lock that the process has on it."""
 
 
-def hold(run_dir: Path, wait_seconds: float = WAIT_SECONDS) -> None:
+def hold(run_dir: Path, wait_seconds: float = WAIT_SECONDS, setting: str = "resume") -> None:
     """Takes the folder for this process until it ends, and removes what a killed process has left half written.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder, or the sweep's.
         wait_seconds: how long to wait for another process to end.
+        setting: what names the folder, for the message.
 
     Raises:
-        ConfigError: another process trains in the folder.
+        ConfigError: another process works in the folder.
     """
     path = run_dir.resolve() / LOCK_FILE
     if path in _held:
         return
-    file = _locked(path, run_dir, wait_seconds)
+    file = _locked(path, f"{setting}={run_dir}", wait_seconds)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {os.uname().nodename}")
     file.flush()
@@ -58,10 +59,10 @@ def wait_until_free(run_dir: Path, wait_seconds: float = WAIT_SECONDS) -> None:
     """
     path = run_dir.resolve() / LOCK_FILE
     if path.exists() and path not in _held:
-        _locked(path, run_dir, wait_seconds).close()
+        _locked(path, f"resume={run_dir}", wait_seconds).close()
 
 
-def _locked(path: Path, run_dir: Path, wait_seconds: float) -> IO[str]:
+def _locked(path: Path, said: str, wait_seconds: float) -> IO[str]:
     """The open file, locked."""
     file = path.open("a+", encoding="utf-8")
     deadline = time.monotonic() + wait_seconds
@@ -76,8 +77,8 @@ def _locked(path: Path, run_dir: Path, wait_seconds: float) -> IO[str]:
             holder = file.read().strip() or "unknown"
             file.close()
             raise ConfigError(
-                f"resume={run_dir}: another process trains in this folder ({holder}); wait until it has ended, or "
-                f"stop it (SIGTERM saves its state)"
+                f"{said}: another process works in this folder ({holder}); wait until it has ended, or stop it "
+                f"(SIGTERM saves its state)"
             ) from None
         except OSError:  # a file system without locks
             pass

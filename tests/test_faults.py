@@ -375,7 +375,7 @@ def test_another_process_that_trains_in_the_folder(copied: Path) -> None:
         (copied / "checkpoints" / ".step=00000300.ckpt.partial").write_bytes(b"half")
         (copied / ".model.x1").mkdir()
         for refused in (wait_until_free, hold):
-            with pytest.raises(UserError, match=rf"another process trains in this folder \(process {holder.pid} on"):
+            with pytest.raises(UserError, match=rf"another process works in this folder \(process {holder.pid} on"):
                 refused(copied, wait_seconds=0.3)
         assert len(leftovers(copied)) == 2
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +17,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from hybrid_ir.composition import conf_dir
+from hybrid_ir.errors import ConfigError
 from hybrid_ir.launching import sweep
+from hybrid_ir.launching.devices import gpu_slots, gpus
+from hybrid_ir.launching.display import Display
 from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import run_ranks
 from hybrid_ir.launching.sweep import Job, job_names, last_lines, run_jobs, sweep_exit_code, swept_keys
+from hybrid_ir.launching.sweep_folder import read_sweep, record, sweep_folder
 
 REPOSITORY = conf_dir().parent
 
@@ -48,7 +55,7 @@ def gone(pid: int) -> bool:
 
 
 def test_a_failed_job_does_not_stop_the_rest(tmp_path: Path) -> None:
-    said: list[str] = []
+    shown = Console(file=io.StringIO(), width=200)
     summary = tmp_path / "job=3" / "summary.json"
     jobs = [
         job(tmp_path, 0, "print('fine')"),
@@ -56,14 +63,19 @@ def test_a_failed_job_does_not_stop_the_rest(tmp_path: Path) -> None:
         job(tmp_path, 2, "import os; os.abort()"),
         job(tmp_path, 3, f"open({str(summary)!r}, 'w').write('{{\"monitor_value\": 0.25}}')"),
     ]
-    results, received = run_jobs(jobs, say=said.append)
+    results, received = run_jobs(jobs, display=Display(len(jobs), console=shown))
     assert received is None
     assert [r.state for r in results] == ["completed", "failed", "failed", "completed"]
     assert [r.exit_code for r in results] == [0, 1, 128 + signal.SIGABRT, 0]
     assert [r.monitor_value for r in results] == [None, None, None, 0.25]
     assert results[1].last_lines == ["almost", "it broke"]
     assert (tmp_path / "job=0" / "job.log").read_text() == "fine\n"
+    said = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(said) == 2 * len(jobs)
+    assert said[2:4] == [
+        f"[2/4] started    job=1   {tmp_path / 'job=1' / 'job.log'}",
+        f"[2/4] failed     job=1   {results[1].seconds:.0f} s, exit code 1",
+    ]
     assert sweep_exit_code(results) == 1
     assert sweep_exit_code([results[0], results[3]]) == 0
 
@@ -78,7 +90,7 @@ def test_jobs_side_by_side(tmp_path: Path) -> None:
         job(tmp_path, 0, code.format(folder=str(tmp_path), own="a", other="b")),
         job(tmp_path, 1, code.format(folder=str(tmp_path), own="b", other="a")),
     ]
-    results, _ = run_jobs(jobs, parallel=2, time_limit=20, say=lambda line: None)
+    results, _ = run_jobs(jobs, parallel=2, time_limit=20)
     assert [r.state for r in results] == ["completed", "completed"]
 
 
@@ -91,12 +103,111 @@ def test_a_job_past_its_time_is_killed_with_all_that_it_started(
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )
-    results, _ = run_jobs([job(tmp_path, 0, code), job(tmp_path, 1, "")], time_limit=2, say=lambda line: None)
+    results, _ = run_jobs([job(tmp_path, 0, code), job(tmp_path, 1, "")], time_limit=2)
     assert [r.state for r in results] == ["timed out", "completed"]
     assert results[0].exit_code == 128 + signal.SIGKILL
     assert results[0].seconds < 20
     grandchild = int((tmp_path / "job=0" / "job.log").read_text())
     wait_for(lambda: gone(grandchild))
+
+
+def test_jobs_side_by_side_have_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six jobs on three pairs of GPUs: no two that run at the same time share one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3,5,6,7")
+    assert gpus() == ["0", "2", "3", "5", "6", "7"]
+    code = (
+        "import os, pathlib, time; mine = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
+        "print(*mine)\n"
+        f"held = [pathlib.Path({str(tmp_path)!r}, 'gpu' + one) for one in mine]\n"
+        "[one.touch(exist_ok=False) for one in held]; time.sleep(0.3); [one.unlink() for one in held]"
+    )
+    jobs = [job(tmp_path, number, code) for number in range(6)]
+    results, _ = run_jobs(jobs, parallel=3, slots=gpu_slots(3, 2))
+    assert [r.exit_code for r in results] == [0] * 6
+    pairs = {(tmp_path / one.name / "job.log").read_text() for one in jobs}
+    assert pairs == {"0 2\n", "3 5\n", "6 7\n"}
+    with pytest.raises(ConfigError, match=r"need 8, there are 6; use launcher.jobs=1"):
+        gpu_slots(2, 4)
+
+
+def test_gpus_are_those_that_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA H100 (UUID: GPU-2)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,-1,0")
+    assert gpus() == ["1"]
+
+
+def test_complete_jobs_are_not_run_again(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, number, f"print({number})") for number in range(3)]
+    for one in jobs[:2]:
+        one.folder.mkdir()
+        (one.folder / "summary.json").write_text('{"monitor_value": 0.5}')
+    seen: list[list[str]] = []
+    results, _ = run_jobs(
+        jobs, complete={"job=0", "job=1"}, changed=lambda results: seen.append([r.state for r in results])
+    )
+    assert [(r.state, r.skipped, r.monitor_value) for r in results] == [
+        ("completed", True, 0.5),
+        ("completed", True, 0.5),
+        ("completed", False, None),
+    ]
+    assert not (tmp_path / "job=0" / "job.log").exists()
+    assert [states[2] for states in seen] == ["not started", "running", "completed"]
+
+
+def test_the_list_of_jobs_outlives_the_process_that_runs_them(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, number, "") for number in range(2)]
+
+    def changed(results: list[sweep.JobResult]) -> None:
+        record(tmp_path, "train", [result.as_record() for result in results])
+
+    run_jobs(jobs[:1], changed=changed)
+    run_jobs([jobs[1], jobs[0]], changed=changed)  # another batch, and one of the first again
+    assert [(j["name"], j["state"], j["exit_code"]) for j in read_sweep(tmp_path)] == [
+        ("job=1", "completed", 0),
+        ("job=0", "completed", 0),
+    ]
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"sweep.json: cannot be read"):
+        read_sweep(tmp_path)
+
+
+def test_a_sweep_is_named_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sweep_folder("ratios") == tmp_path / "sweeps" / "ratios"
+    assert sweep_folder("here/ratios") == tmp_path / "here" / "ratios"
+    assert sweep_folder(str(tmp_path / "x")) == tmp_path / "x"
+    with pytest.raises(ConfigError, match="is empty"):
+        sweep_folder(" ")
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
+    """Step, value and time left of a job come from the file that it keeps; those of ended jobs from their results."""
+    shown = Console(file=io.StringIO(), width=120, height=40, force_terminal=True)
+    display = Display(4, 2, shown)
+    jobs = [job(tmp_path, number, "") for number in range(3)]
+    with display:
+        for one in jobs:
+            one.folder.mkdir()
+            display.started(one, one.folder / "job.log")
+        progress = {"step": 30, "max_steps": 1200, "seconds_left": 7200, "loss": 2.5, "value": None}
+        (jobs[1].folder / "progress.json").write_text(json.dumps(progress))
+        display.ended(jobs[0], "completed", "60 s, monitor 0.5", 600.0)
+        shown.print(display._table())
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "1 of 4 jobs ended" in text
+    assert "30/1,200" in text
+    assert "loss 2.500" in text
+    assert "2.0 hours" in text
+    assert "preparing" in text
+    # two run with ten minutes each to go, one has not begun: thirty minutes of work, two at a time
+    assert "about 15.0 minutes left" in text
 
 
 SWEEP = """
@@ -127,7 +238,7 @@ def start_sweep(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", SWEEP, str(folder)], env=environment, stdout=subprocess.PIPE, text=True
     )
     logs = [folder / str(n) / "job.log" for n in range(2)]
-    wait_for(lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
+    wait_for(lambda: all(log.exists() and "ready\n" in log.read_text() for log in logs))
     return running
 
 
@@ -265,6 +376,7 @@ def test_a_sweep_whose_folder_is_taken_is_refused(tmp_path: Path) -> None:
     done = train(tmp_path, "-m", "seed=1,2", "hydra.sweep.dir=sw")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: hydra.sweep.dir=sw: the folder of job seed=2 is not empty")
+    assert "sweep=sw instead goes on" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "sw" / "seed=1").exists()
 
@@ -296,6 +408,95 @@ def test_a_job_that_fails_in_a_real_sweep(tmp_path: Path) -> None:
     assert (folder / "batch_size=4" / "results.csv").is_file()
     assert "error: " in (folder / "batch_size=128" / "job.log").read_text()
     assert "failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1", "sweep=x"], "sweep=x: names a sweep, and this is one run; add -m, or leave it out"),
+        (["-m", "seed=1,2", "sweep=x", "hydra.sweep.dir=y"], "sweep=x: hydra.sweep.dir=y names its folder too"),
+    ],
+)
+def test_a_sweep_that_cannot_be_named_so(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = train(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {said}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_same_command_completes_a_sweep(tmp_path: Path) -> None:
+    """One job is killed while it trains, one fails; what was complete stays as it is, and all end as if undisturbed."""
+    settings = [
+        *[s for s in small_data(tmp_path) if "max_steps" not in s],
+        "trainer.max_steps=100", "checkpoint.every_n_steps=5", "checkpoint.export=last",
+    ]  # fmt: skip
+    command = ["-m", "seed=1,2,3", *settings]
+    whole = train(tmp_path, *command, "sweep=whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    folder = tmp_path / "sweeps" / "broken"
+    (folder / "seed=3" / "checkpoints").mkdir(parents=True)
+    (folder / "seed=3" / "config.yaml").mkdir()  # nobody can write there
+    refused = train(tmp_path, *command, "sweep=broken")
+    assert refused.returncode == 2
+    assert "job seed=3: is not empty" in refused.stderr
+    (folder / "seed=3" / "config.yaml").rmdir()
+    (folder / "seed=3" / "checkpoints").rmdir()
+    (folder / "seed=3").rmdir()
+
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    begun = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *command, "sweep=broken"],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for((folder / "seed=1" / "job.log").exists, 120)
+    second = train(tmp_path, *command, "sweep=broken")
+    assert second.returncode == 2
+    assert "another process" in second.stderr
+    wait_for(lambda: any((folder / "seed=2" / "checkpoints").glob("*.ckpt")), 120)
+    begun.kill()
+    begun.wait()
+    states = {one["name"]: one["state"] for one in read_sweep(folder)}
+    assert states == {"seed=1": "completed", "seed=2": "running", "seed=3": "not started"}
+    first = {path: path.stat().st_mtime_ns for path in (folder / "seed=1").rglob("*")}
+
+    other = train(tmp_path, *[s.replace("batch_size=4", "batch_size=6") for s in command], "sweep=broken")
+    assert other.returncode == 2
+    assert "job seed=1: batch_size=6: a resumed run keeps batch_size=4" in other.stderr
+
+    again = train(tmp_path, *command, "sweep=broken")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "3 jobs, 1 of them complete, 1 to go on with" in again.stdout
+    assert "resuming after step" in (folder / "seed=2" / "job.log").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (folder / "seed=1").rglob("*")} == first
+    for seed in (1, 2, 3):
+        mine, theirs = (tmp_path / "sweeps" / name / f"seed={seed}" / "model" for name in ("broken", "whole"))
+        assert (mine / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+    assert [one["state"] for one in read_sweep(folder)] == ["completed"] * 3
+
+
+@pytest.mark.slow
+def test_jobs_share_what_is_made_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    settings = small_data(tmp_path)
+    monkeypatch.setenv("HYBRID_IR_CACHE", str(cache))
+    done = train(tmp_path, "-m", "seed=1,2", *settings, "sweep=shared")
+    assert done.returncode == 0, done.stdout + done.stderr
+    logs = [(tmp_path / "sweeps" / "shared" / f"seed={seed}" / "train.log").read_text() for seed in (1, 2)]
+    made = [int(re.search(r"(\d+) rows tokenised", log).group(1)) for log in logs]  # type: ignore[union-attr]
+    assert made[0] > 0
+    assert made[1] == 0
+    size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    assert train(tmp_path, *settings, "seed=3", "output_dir=third").returncode == 0
+    assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) == size
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_sweep_measures_one_job(tmp_path: Path) -> None:
+    done = train(tmp_path, "-m", "seed=1,2,3", "launcher.jobs=2", "--dry-run", *small_data(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 jobs like it" in done.stdout
+    assert not (tmp_path / "sweeps").exists()
 
 
 @pytest.mark.slow

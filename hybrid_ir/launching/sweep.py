@@ -1,4 +1,7 @@
-"""The jobs of a sweep: each a child process in a folder named by the swept keys; a failed job stops no other."""
+"""The jobs of a sweep: each a child process in a folder named by the swept keys; a failed job stops no other.
+
+A sweep that is begun again skips the jobs that are complete and resumes those that were interrupted.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from hybrid_ir.launching.display import Display
 from hybrid_ir.launching.processes import (
     GRACE_SECONDS,
     SignalRelay,
@@ -25,12 +29,15 @@ from hybrid_ir.launching.processes import (
     send,
     start,
 )
+from hybrid_ir.launching.sweep_folder import is_begun, record
+from hybrid_ir.run_folder import SUMMARY_FILE
 
+TRAIN, EVALUATE = "hybrid_ir.train", "hybrid_ir.evaluate"
 LOG_FILE = "job.log"
 STOP_SECONDS = 30.0
 """How long a job may take to end after its time limit before its process group is killed."""
 
-State = Literal["completed", "failed", "timed out", "interrupted", "not started"]
+State = Literal["not started", "running", "completed", "failed", "timed out", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class JobResult:
         seconds: wall time.
         monitor_value: the value that the job's ``summary.json`` states, or None.
         last_lines: end of the log of a job that did not complete.
+        skipped: it was complete before this sweep began.
     """
 
     job: Job
@@ -69,6 +77,18 @@ class JobResult:
     seconds: float = 0.0
     monitor_value: float | None = None
     last_lines: list[str] = field(default_factory=list)
+    skipped: bool = False
+
+    def as_record(self) -> dict[str, Any]:
+        """What ``sweep.json`` keeps of it."""
+        return {
+            "name": self.job.name,
+            "overrides": list(self.job.overrides),
+            "state": self.state,
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 1),
+            "monitor_value": self.monitor_value,
+        }
 
 
 @dataclass
@@ -79,11 +99,26 @@ class _Running:
     log: IO[bytes]
     started: float
     limit: float | None
+    slot: int
     kill_at: float | None = None
 
 
-FINISHED: list[JobResult] = []
-"""Results of the batches that Hydra's sweeper has run in this process; the command line makes the final table of it."""
+@dataclass
+class Session:
+    """What the command line knows of the sweep that Hydra's sweeper, in the same process, calls `launch_batch` for.
+
+    Attributes:
+        results: of the jobs so far; the final table is made of it.
+        complete: names of the jobs that need not run.
+        slots: environments of the jobs that run side by side, one for each; empty where they need none.
+    """
+
+    results: list[JobResult] = field(default_factory=list)
+    complete: set[str] = field(default_factory=set)
+    slots: list[dict[str, str]] = field(default_factory=list)
+
+
+SESSION = Session()
 
 
 def run_jobs(
@@ -92,8 +127,10 @@ def run_jobs(
     parallel: int = 1,
     time_limit: float | None = None,
     environment: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
-    total: int | None = None,
+    slots: Sequence[Mapping[str, str]] = (),
+    display: Display | None = None,
+    changed: Callable[[Sequence[JobResult]], None] = lambda results: None,
+    complete: Collection[str] = (),
 ) -> tuple[list[JobResult], int | None]:
     """Runs jobs as child processes, ``parallel`` at a time, each with its output in ``<folder>/job.log``.
 
@@ -102,43 +139,57 @@ def run_jobs(
         parallel: how many run side by side.
         time_limit: seconds after which a job is stopped; None has no limit.
         environment: additions to the children's environment.
-        say: where a line for each start and end goes.
-        total: number of jobs of the whole sweep, for these lines.
+        slots: further additions, one for each job that runs side by side: a job has the slot's until it ends.
+        display: where starts, ends and what happens between are shown.
+        changed: called with all results whenever a job starts or ends.
+        complete: names of jobs that are not run: their folders hold complete runs.
 
     Returns:
         A result for each job, in the same order, and the signal that ended the sweep early (None when none did).
     """
     results = [JobResult(job) for job in jobs]
-    waiting = list(zip(jobs, results, strict=True))
+    display = display or Display(len(jobs))
+    for result in results:
+        if result.job.name in complete:
+            result.state, result.exit_code, result.skipped = "completed", 0, True
+            result.monitor_value = _monitor_value(result.job.folder)
+            display.ended(result.job, "complete", "before")
+    waiting = [result for result in results if not result.skipped]
     running: list[_Running] = []
-    total = total or len(jobs)
-    with SignalRelay() as relay:
+    free = list(range(parallel))
+    changed(results)
+    with SignalRelay() as relay, display:
         while running or (waiting and relay.received is None):
-            while waiting and len(running) < parallel and relay.received is None:
-                job, result = waiting.pop(0)
-                running.append(_start(job, result, environment, time_limit))
+            while waiting and free and relay.received is None:
+                result, slot = waiting.pop(0), free.pop(0)
+                own = {**(environment or {}), **(slots[slot] if slots else {})}
+                running.append(_start(result, own, time_limit, slot))
                 relay.children = [r.process for r in running]
                 if relay.received is not None:  # it came while the child was being started
                     send(running[-1].process, relay.received)
-                say(f"[{job.number + 1}/{total}] started    {job.name}   {job.folder / LOG_FILE}")
+                display.started(result.job, result.job.folder / LOG_FILE)
+                changed(results)
             time.sleep(0.05)
             for one in list(running):
                 _enforce(one, relay.received)
                 if one.process.poll() is not None:
                     running.remove(one)
+                    free.append(one.slot)
                     relay.children = [r.process for r in running]
                     _finish(one, relay.received)
-                    say(
-                        f"[{one.job.number + 1}/{total}] {one.result.state:<10} {one.job.name}   {_summary(one.result)}"
-                    )
+                    display.ended(one.result.job, one.result.state, _summary(one.result), one.result.seconds)
+                    changed(results)
+            display.tick()
     return results, relay.received
 
 
-def _start(job: Job, result: JobResult, environment: Mapping[str, str] | None, limit: float | None) -> _Running:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    log = open(job.folder / LOG_FILE, "ab")  # noqa: SIM115 - open as long as the job runs
-    process = start(job.command, child_environment(environment), log)
-    return _Running(job, result, process, log, time.monotonic(), limit)
+def _start(result: JobResult, environment: Mapping[str, str], limit: float | None, slot: int) -> _Running:
+    folder = result.job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    log = open(folder / LOG_FILE, "ab")  # noqa: SIM115 - open as long as the job runs
+    process = start(result.job.command, child_environment(environment), log)
+    result.state = "running"
+    return _Running(result.job, result, process, log, time.monotonic(), limit, slot)
 
 
 def _enforce(one: _Running, received: int | None) -> None:
@@ -176,7 +227,7 @@ def _summary(result: JobResult) -> str:
 
 def _monitor_value(folder: Path) -> float | None:
     try:
-        value = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["monitor_value"]
+        value = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["monitor_value"]
         return float(value) if value is not None and math.isfinite(value) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -244,12 +295,11 @@ def _clean(value: str) -> str:
 
 
 def job_command(module: str, overrides: Sequence[str], folder: Path, flags: Sequence[str] = ()) -> list[str]:
-    """The child process of a job: the same command for one run, in its own folder."""
+    """The child process of a job: the same command for one run, in its own folder, which goes on if it has begun."""
     from hybrid_ir.composition import quote
 
-    return [
-        sys.executable, "-m", module, *flags, *overrides, f"output_dir={quote(str(folder))}", "hydra.mode=RUN",
-    ]  # fmt: skip
+    key = "resume" if module == TRAIN and is_begun(folder) else "output_dir"
+    return [sys.executable, "-m", module, *flags, *overrides, f"{key}={quote(str(folder))}", "hydra.mode=RUN"]
 
 
 def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_number: int) -> list[Any]:
@@ -288,22 +338,29 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     jobs = []
     for offset, (overrides, name) in enumerate(zip(jobs_settings, names, strict=True)):
         folder = sweep_dir / name
-        module = "hybrid_ir.train" if training else "hybrid_ir.evaluate"
-        command = job_command(module, [*overrides, *common], folder, flags)
+        command = job_command(TRAIN if training else EVALUATE, [*overrides, *common], folder, flags)
         jobs.append(Job(initial_number + offset, name, folder, command, overrides))
     launcher = config.get("launcher") or {}
     parallel = int(launcher.get("jobs", 1))
     minutes = launcher.get("time_limit_minutes")
     extra = {"OMP_NUM_THREADS": str(max(1, available_threads() // parallel))} if parallel > 1 else {}
+
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+
+    def changed(results: Sequence[JobResult]) -> None:
+        record(sweep_dir, "train" if training else "evaluate", [result.as_record() for result in results])
+
     results, received = run_jobs(
         jobs,
         parallel=parallel,
         time_limit=None if minutes is None else 60.0 * float(minutes),
         environment=extra,
-        say=lambda line: print(line, flush=True),
-        total=initial_number + len(jobs),
+        slots=SESSION.slots,
+        display=Display(initial_number + len(jobs), parallel),
+        changed=changed,
+        complete=SESSION.complete,
     )
-    FINISHED.extend(results)
+    SESSION.results.extend(results)
     if received is not None:
         raise SystemExit(128 + received)
     returns = []
@@ -334,7 +391,7 @@ def print_table(results: Sequence[JobResult]) -> None:
     for result in results:
         table.add_row(
             Text(result.job.name),
-            Text(result.state),
+            Text("complete before" if result.skipped else result.state),
             "" if result.exit_code is None else str(result.exit_code),
             "" if result.monitor_value is None else f"{result.monitor_value:.4f}",
             f"{result.seconds:.0f}",

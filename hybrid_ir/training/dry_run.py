@@ -16,15 +16,22 @@ from rich.table import Table
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.engine import evaluate
+from hybrid_ir.launching.costs import disk_at_most, disk_when_complete
+from hybrid_ir.launching.display import duration
 from hybrid_ir.modeling.module import decay_groups
 
 _WARM_UP, _TIMED = 2, 5
 
 
-def dry_run(config: TrainConfig, console: Console) -> None:
+def dry_run(config: TrainConfig, console: Console, jobs: int = 1) -> None:
     """Times a few steps and one evaluation of held-out items, and prints tokens, hours and disk.
 
     Steps are timed on one device; with several, each has its share of the batch and the time is an upper estimate.
+
+    Args:
+        config: of the run.
+        console: where to print.
+        jobs: runs like this one in the sweep that it belongs to.
 
     Raises:
         UserError: what a real run would raise before its first step.
@@ -67,9 +74,7 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         evaluation_seconds = evaluations * each * sum(len(b.queries) + len(b.documents) for b in pools)
     parameters = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    # weights and two moments of what is trained, twice while the newer checkpoint is written; best weights, and the
-    # earlier best until then; the exported model
-    disk = 4 * (2 * (parameters + 2 * trained) + 2 * parameters + parameters)
+    disk = disk_at_most(parameters, trained)
     free = shutil.disk_usage(Path(config.output_dir or ".").resolve().anchor).free
     table = Table(title="dry run: what this run would cost", title_justify="left", show_header=False)
     rows = [
@@ -77,14 +82,18 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         ("tokens", f"{np.mean(tokens) * total / 1e6:.1f} million in {total:,} steps of {config.batch_size} rows"),
         ("padding", f"{1 - sum(tokens) / sum(padded):.1%} of what is encoded"),
         ("one step", f"{step_seconds:.2f} s, {config.batch_size / step_seconds:.0f} samples/s on one {device.type}"),
-        ("training", _duration(step_seconds * total)),
-        ("evaluation", f"{_duration(evaluation_seconds)} ({evaluations} times, judged by the held-out items)"),
+        ("training", duration(step_seconds * total)),
+        ("evaluation", f"{duration(evaluation_seconds)} ({evaluations} times, judged by the held-out items)"),
         ("disk", f"{disk / 2**20:,.0f} MiB at most; free: {free / 2**30:,.1f} GiB"),
     ]
+    if jobs > 1:
+        side_by_side = min(config.launcher.jobs, jobs)
+        total_seconds = (step_seconds * total + evaluation_seconds) * jobs / side_by_side
+        kept = jobs * disk_when_complete(parameters, config.checkpoint.keep_optimizer)
+        rows += [
+            (f"{jobs} jobs like it", f"{duration(total_seconds)}, {side_by_side} side by side"),
+            ("their disk", f"{(kept + side_by_side * disk) / 2**20:,.0f} MiB at most"),
+        ]
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from rich.console import Console
 from rich.control import Control
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hybrid_ir.run_folder import PROGRESS_FILE
+
 WIDTH_OF_LOGS = 110
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_REPORTS = 2.0
 
 
 class TeeConsole(Console):
@@ -40,10 +44,17 @@ class TrainingProgress(Callback):
         console: where to print; a bar if it is a terminal, else a line every 15 seconds.
         batch_size: rows of the global batch.
         begin: ``time.monotonic()`` at the start of the process's work.
+        run_dir: folder that ``progress.json`` is kept in, for the table of a sweep.
+
+    Attributes:
+        value: name and value of what was measured last, for that file.
     """
 
-    def __init__(self, console: Console, batch_size: int, begin: float) -> None:
+    def __init__(self, console: Console, batch_size: int, begin: float, run_dir: Path) -> None:
         self.console, self.batch_size = console, batch_size
+        self.value: tuple[str, float] | None = None
+        self._file = run_dir / PROGRESS_FILE
+        self._last_report = 0.0
         self.train_seconds = 0.0
         self.steps = 0
         self._bar: Progress | None = None
@@ -94,22 +105,34 @@ class TrainingProgress(Callback):
         if not trainer.is_global_zero:
             return
         step, total = trainer.global_step, trainer.max_steps
+        left = (total - step) * self.train_seconds / max(self.steps, 1)
+        if now - self._last_report >= _SECONDS_BETWEEN_REPORTS or step == total:
+            self._last_report = now
+            self._report(step, total, left, _loss(outputs))
         if self._bar is None and now - self._last_line < _SECONDS_BETWEEN_LINES and step not in (1, total):
             return
         if self._bar is not None and step % 5 and step != total:  # reading the loss waits for the device
             return
-        loss = float(outputs["loss"]) if isinstance(outputs, dict) else float(outputs)
+        loss = _loss(outputs)
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, loss=loss, lr=rate, rate=self.samples_per_second)
             return
         self._last_line = now
-        left = (total - step) * self.train_seconds / max(self.steps, 1)
         self.console.print(
             f"step {step}/{total}  loss {loss:.3f}  lr {rate:.1e}  {self.samples_per_second:.0f} samples/s  "
             f"about {left / 60:.1f} min left",
             highlight=False,
         )
+
+    def _report(self, step: int, total: int, left: float, loss: float) -> None:
+        said = {"step": step, "max_steps": total, "seconds_left": round(left, 1), "loss": loss, "value": self.value}
+        part = self._file.with_name(f".{PROGRESS_FILE}.partial")
+        try:
+            part.write_text(json.dumps(said), encoding="utf-8")
+            part.replace(self._file)
+        except OSError:  # a full disk is for the next checkpoint to report
+            part.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Takes the bar off the screen."""
@@ -122,3 +145,9 @@ class TrainingProgress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.stop()
+        if trainer.is_global_zero:
+            self._file.unlink(missing_ok=True)
+
+
+def _loss(outputs: Any) -> float:
+    return float(outputs["loss"]) if isinstance(outputs, dict) else float(outputs)
