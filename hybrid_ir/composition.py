@@ -27,10 +27,18 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import hybrid_ir
-from hybrid_ir.config import BENCHMARKS, EvaluateConfig, TrainConfig
+from hybrid_ir.config import (
+    BENCHMARKS,
+    DataConfig,
+    EvaluateConfig,
+    HubDatasetConfig,
+    PublishedDataConfig,
+    SentencePairsConfig,
+    TrainConfig,
+)
 from hybrid_ir.errors import ConfigError
 from hybrid_ir.schema_keys import Key, flatten, nearest, nearest_key, schema_keys
 
@@ -48,8 +56,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Groups of options that each command has."""
 
 _PATH_KEY = re.compile(
-    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|data\.path|benchmark\.\w+\.(?:path|queries|passage_queries)|"
-    r"hydra\.(?:sweep|run)\.dir)=(.*)$",
+    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|sweep|data\.path|"
+    r"benchmark\.\w+\.(?:path|queries|passage_queries)|hydra\.(?:sweep|run)\.dir)=(.*)$",
     re.S,
 )
 _EXAMPLES = {
@@ -72,8 +80,10 @@ def conf_dir() -> Path:
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """The text on one line, cut at ``limit`` characters."""
+    """The text on one line, cut at ``limit`` characters; without an API key that was pasted as a value."""
     line = " ".join(str(text).split())
+    if secret := os.environ.get("WANDB_API_KEY"):
+        line = line.replace(secret, "(not shown)")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -579,9 +589,7 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
     raw = {**raw}
     data = raw.get("data") or {}
     if "path" in data:
-        paths = data["path"]
-        located = [_data_path(path) for path in (paths if isinstance(paths, list) else [paths])]
-        raw["data"] = {**data, "path": located if isinstance(paths, list) else located[0]}
+        raw["data"] = _data_with_path(data)
     model = raw.get("model") or {}
     if model.get("name_or_path") is not None:
         raw["model"] = {**model, "name_or_path": _model_path(model["name_or_path"])}
@@ -608,6 +616,27 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
+
+
+def _data_with_path(data: dict[str, Any]) -> dict[str, Any]:
+    """A validated section ``data`` with absolute paths; what it names is there, or can be downloaded."""
+    path = data["path"]
+    config: DataConfig = TypeAdapter(DataConfig).validate_python(data)
+    if isinstance(config, HubDatasetConfig):
+        local = os.path.exists(_absolute(path))
+        if not local and (path.startswith((".", "/", "~")) or not _HUB_NAME.match(path)):
+            raise ConfigError(f"data.path={path}: no such folder or file{_near_file(_absolute(path))}")
+        located: Any = _absolute(path) if local else path
+    elif isinstance(config, PublishedDataConfig):
+        located = path if path is None else _folder("data.path", path)
+    else:
+        located = [_data_path(each) for each in path] if isinstance(path, list) else _data_path(path)
+    data = {**data, "path": located}
+    if isinstance(config, (PublishedDataConfig, SentencePairsConfig, HubDatasetConfig)):
+        from hybrid_ir.data.sources import make_source
+
+        make_source(TypeAdapter(DataConfig).validate_python(data))
+    return data
 
 
 def _data_path(path: str) -> str:

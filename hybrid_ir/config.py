@@ -6,10 +6,11 @@ reported within two seconds. The docstring under a field is what ``python -m hyb
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from hybrid_ir import languages as _languages
 
@@ -72,8 +73,23 @@ class DataConfigBase(Section):
     """Processes that make batches beside the training process; 0 is fastest when token ids are cached."""
     verify_cache: bool = False
     """Check the full hashes of cached files at the start, not only their sizes."""
+    exclude_overlap_with: list[str] = []
+    """Chosen benchmarks, e.g. [xquad_r]: an item with a run of words in common with their queries or relevant
+    documents, in any language, is not trained on."""
+    overlap_words: Annotated[int, Field(ge=3, le=100)] = 8
+    """Words of such a run; in scripts that run words together as many characters as say the same."""
 
     _languages_known = field_validator("languages")(_check_languages)
+
+    @field_validator("exclude_overlap_with")
+    @classmethod
+    def _benchmarks_known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in BENCHMARKS:
+                raise ValueError(f"{name!r} is no benchmark; there are {', '.join(BENCHMARKS)}")
+        if len(set(value)) != len(value):
+            raise ValueError("names a benchmark twice")
+        return value
 
 
 class CldrDataConfig(DataConfigBase):
@@ -94,6 +110,9 @@ class ParallelJsonlConfig(DataConfigBase):
     """raise: stop at the first bad line; skip: leave bad lines out, counted and reported."""
     max_items: dict[str, PositiveInt] = {}
     """At most this many items of a source (its name is the line's `source`, else the file's stem)."""
+    licenses: dict[str, str] = {}
+    """Licence of each source by its name, e.g. cc-by-sa-4.0; stands in the model card, which says "not stated" of the
+    others."""
 
     @field_validator("path")
     @classmethod
@@ -103,7 +122,184 @@ class ParallelJsonlConfig(DataConfigBase):
         return value
 
 
-DataConfig = Annotated[CldrDataConfig | ParallelJsonlConfig, Field(discriminator="source")]
+def _check_commit(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", value):
+        raise ValueError("is not a commit; give its 40 hex digits, so that the same data is read every time")
+    return value
+
+
+Commit = Annotated[str, AfterValidator(_check_commit)]
+
+
+class PublishedDataConfig(DataConfigBase):
+    """A published data set: its train files under their published names."""
+
+    path: str | None = None
+    """Folder with the files under their published names; null downloads them."""
+
+
+class MlqaTranslateTrainConfig(PublishedDataConfig):
+    """MLQA translate-train: SQuAD's train questions and paragraphs, machine-translated; parallel by question."""
+
+    source: Literal["mlqa_translate_train"] = "mlqa_translate_train"
+
+
+class HubDataConfig(PublishedDataConfig):
+    """A published data set of the Hugging Face hub."""
+
+    revision: Commit
+    """Commit on the hub, 40 hex digits; not used with a folder."""
+
+
+class _NegativesConfig(HubDataConfig):
+    negatives: NonNegativeInt = 0
+    """Explicit negatives kept of each question, the first ones; `loss.num_negatives` draws from them."""
+
+
+class _LinesConfig(HubDataConfig):
+    on_bad_line: Literal["raise", "skip"] = "raise"
+    """raise: stop at the first bad line; skip: leave bad lines out, counted and reported."""
+
+
+class MmarcoConfig(_NegativesConfig, _LinesConfig):
+    """mMARCO: MS MARCO's train questions and passages in 14 languages, machine-translated; parallel by question."""
+
+    source: Literal["mmarco"] = "mmarco"
+    revision: Commit = "6d039c4638c0ba3e46a9cb7b498b145e7edc6230"
+    """Commit on the hub, 40 hex digits; not used with a folder."""
+    positives: Literal["triples", "qrels"] = "triples"
+    """Where a question's passages stand: the published triples, or MS MARCO's `qrels.train.tsv`, which has more
+    questions and must be put as `data/qrels.train.tsv` into the folder by hand."""
+
+
+class MiraclTrainConfig(_NegativesConfig):
+    """MIRACL's train questions and the passages judged relevant to them, in 16 languages; not parallel."""
+
+    source: Literal["miracl_train"] = "miracl_train"
+    revision: Commit = "5be20db9509754dadad47689368639fcec739c00"
+    """Commit of the topics and judgments on the hub, 40 hex digits; not used with a folder."""
+    corpus_revision: Commit = "d921ec7e349ce0d28daf30b2da9da5ee698bef0d"
+    """Commit of the corpora on the hub, 40 hex digits; not used with a folder."""
+
+
+class MrTydiConfig(_NegativesConfig, _LinesConfig):
+    """Mr. TyDi's train questions and passages in 11 languages; not parallel."""
+
+    source: Literal["mr_tydi"] = "mr_tydi"
+    revision: Commit = "3506bca8a88cdb49d8d35e954365ca6053e4346a"
+    """Commit on the hub, 40 hex digits; not used with a folder."""
+
+
+class SwimIrConfig(_LinesConfig):
+    """SWIM-IR, monolingual: synthetic questions on Wikipedia passages in 10 languages; not parallel."""
+
+    source: Literal["swim_ir"] = "swim_ir"
+    revision: Commit = "834c20f0ceef6a68e029fb4447d17d20bb0288c3"
+    """Commit on the hub, 40 hex digits; not used with a folder."""
+
+
+class MfaqConfig(_LinesConfig):
+    """MFAQ: questions and answers of FAQ pages in 21 languages; not parallel."""
+
+    source: Literal["mfaq"] = "mfaq"
+    revision: Commit = "72248e10c1bbe5e3c3710e5e969a41947ca43937"
+    """Commit on the hub, 40 hex digits; not used with a folder."""
+
+
+class SentencePairsConfig(DataConfigBase):
+    """Sentences and their translations: aligned text files (Moses), TSV, JSONL or Parquet."""
+
+    source: Literal["sentence_pairs"] = "sentence_pairs"
+    path: str | list[str]
+    """File, list of files, or globs. Aligned files are named `NAME.<language>`, a line of one translates the same line
+    of the others."""
+    language_columns: dict[str, str] = {}
+    """Column (JSONL, Parquet: its name; TSV: its number from 1) of each language, e.g. data.language_columns.sw=2; {}
+    where the files say it (`NAME.<language>`, or columns english and non_english in a folder `en-<language>`)."""
+    on_bad_line: Literal["raise", "skip"] = "raise"
+    """raise: stop at the first bad line; skip: leave bad lines out, counted and reported."""
+    licenses: dict[str, str] = {}
+    """Licence of each source by its name (a file's, without its endings) for the model card."""
+
+    @field_validator("language_columns")
+    @classmethod
+    def _two_languages(cls, value: dict[str, str]) -> dict[str, str]:
+        if len(value) == 1:
+            raise ValueError("names one language; a sentence and its translation are in two")
+        _check_languages(list(value) or None)
+        return value
+
+
+class HubColumnsConfig(Section):
+    """Columns of a data set by what they hold; `name.inner` is a field of a column that holds objects."""
+
+    query: str = "query"
+    """Column of the question."""
+    passage: str = "passage"
+    """Column of the passage."""
+    id: str | None = None
+    """Column of the question's id, which its language versions share; null: no row is a version of another."""
+    passage_id: str | None = None
+    """Column of the passage's id, which its language versions share; null: equal passages are joined."""
+    language: str | None = None
+    """Column of the language code; null where `data.configurations` says it."""
+    negatives: list[str] = []
+    """Columns of explicit negatives, each with a text or a list of texts, e.g. [negative_1,negative_2]."""
+
+
+class HubDatasetConfig(DataConfigBase):
+    """Any data set that the library `datasets` reads, on the hub or in a folder, its columns named here."""
+
+    source: Literal["hf"] = "hf"
+    path: str
+    """Name on the Hugging Face hub, or a folder or file (Parquet, JSONL, CSV, ...)."""
+    revision: Commit | None = None
+    """Commit on the hub, 40 hex digits; must be given for a data set of the hub."""
+    configurations: dict[str, str] = {}
+    """Configuration of each language, e.g. data.configurations.sw=sw-pair; {} reads the default one, whose rows say
+    their language in a column."""
+    split: str = "train"
+    """Split to read; one for evaluation is refused."""
+    columns: HubColumnsConfig = HubColumnsConfig()
+    on_bad_line: Literal["raise", "skip"] = "raise"
+    """raise: stop at the first bad row; skip: leave bad rows out, counted and reported."""
+    licenses: dict[str, str] = {}
+    """Licence of the source, by its name (the last part of `path`), for the model card."""
+
+    @model_validator(mode="after")
+    def _languages_said(self) -> HubDatasetConfig:
+        if not self.path.strip():
+            raise ValueError("data.path=: is empty; give a name on the Hugging Face hub, a folder or a file")
+        if bool(self.configurations) == (self.columns.language is not None):
+            raise ValueError(
+                f"data.columns.language={self.columns.language or 'null'}: "
+                + (
+                    "data.configurations says the languages too; leave one of the two out"
+                    if self.configurations
+                    else "nothing says which language a row is in; name the column, or the configuration of each "
+                    "language (data.configurations.sw=NAME)"
+                )
+            )
+        _check_languages(list(self.configurations) or None)
+        return self
+
+
+DataConfig = Annotated[
+    CldrDataConfig
+    | ParallelJsonlConfig
+    | MmarcoConfig
+    | MlqaTranslateTrainConfig
+    | MiraclTrainConfig
+    | MrTydiConfig
+    | SwimIrConfig
+    | MfaqConfig
+    | SentencePairsConfig
+    | HubDatasetConfig,
+    Field(discriminator="source"),
+]
+
+NOT_PARALLEL = (MiraclTrainConfig, MrTydiConfig, SwimIrConfig, MfaqConfig)
+"""Data sets whose items have one language each: no cross-lingual row can be made of them."""
 
 
 # -------------------------------------------------------------------------------------------------------- sampler
@@ -626,19 +822,31 @@ BENCHMARKS: dict[str, type[BenchmarkConfigBase]] = {
 # ---------------------------------------------------------------------------------------------- logger, launcher
 
 
+API_KEY = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])|wandb_v\d+_\w{20,}")
+"""What an API key of Weights & Biases looks like."""
+
+
 class LoggerConfig(Section):
     """Where curves go besides the files of the run."""
 
     name: Literal["csv", "wandb", "tensorboard", "none"] = "csv"
-    """csv: `metrics.csv` in the run's folder; wandb: Weights & Biases, offline when not logged in."""
-    project: str = "hybrid-ir"
+    """csv: `metrics.csv` in the run's folder, which the next two write too; wandb: Weights & Biases, offline when not
+    logged in; tensorboard: event files in the run's folder."""
+    project: str = Field("hybrid-ir", min_length=1, max_length=128)
     """Weights & Biases project."""
     entity: str | None = None
     """Weights & Biases entity; null is your default."""
     group: str | None = None
     """Weights & Biases group; null is the sweep's id in a sweep."""
-    tags: list[str] = []
-    """Tags beside those made from batching, ratio, seed and model."""
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    """Tags beside those made from batching, ratio, seed, model and data."""
+
+    @field_validator("project")
+    @classmethod
+    def _project_is_a_name(cls, value: str) -> str:
+        if found := sorted(set(value) & set("/\\#?%:")):
+            raise ValueError(f"has {' '.join(found)}, which Weights & Biases does not take; leave it out")
+        return value
 
 
 class LauncherConfig(Section):
@@ -660,9 +868,27 @@ class _Common(Section):
     """CPU threads of torch; null takes all cores. Bits depend on it, so the resolved number is kept with the run."""
     output_dir: str | None = None
     """Folder of the run; null makes `outputs/<date>_<time>`. Must be empty or absent."""
+    sweep: str | None = None
+    """With `-m`: name (under `sweeps/`) or folder of a sweep, which is begun or, where it exists, gone on with."""
     evaluation: EvaluationConfig = EvaluationConfig()
     benchmark: dict[str, Any] = {}
     """Benchmarks by name, chosen with `benchmark=[...]`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_api_key(cls, raw: Any) -> Any:
+        """Before all else: the configuration is kept in files, and a message about a value shows it."""
+        from hybrid_ir.schema_keys import flatten  # which knows this module
+
+        secret = os.environ.get("WANDB_API_KEY", "")
+        for name, value in flatten(raw if isinstance(raw, dict) else {}).items():
+            text = str(value)
+            if (len(secret) >= 40 and secret in text) or (name.startswith("logger.") and API_KEY.search(text)):
+                raise ValueError(
+                    f"{name}=(not shown): holds an API key of Weights & Biases, which would stand in the run's files; "
+                    f"leave it out, and log in with wandb login, or set WANDB_API_KEY"
+                )
+        return raw
 
     @field_validator("benchmark", mode="after")
     @classmethod
@@ -719,6 +945,28 @@ class TrainConfig(_Common):
             if self.model.compile:
                 raise ValueError(
                     "model.compile=true: is not for weights that are sharded; leave it out, or use trainer=ddp"
+                )
+        if isinstance(self.data, NOT_PARALLEL) and self.sampler.mono_ratio < 1:
+            raise ValueError(
+                f"sampler.mono_ratio={self.sampler.mono_ratio:g}: cross-lingual rows need items in two languages, "
+                f"data={self.data.source} has none; use sampler=x_x_mono"
+            )
+        if isinstance(self.data, SentencePairsConfig) and self.sampler.mono_ratio > 0:
+            raise ValueError(
+                f"sampler.mono_ratio={self.sampler.mono_ratio:g}: in a monolingual row of data=sentence_pairs a "
+                f"sentence would be its own passage; use sampler=x_y"
+            )
+        kept = getattr(self.data, "negatives", None)
+        if kept is not None and kept < self.loss.num_negatives:
+            raise ValueError(
+                f"loss.num_negatives={self.loss.num_negatives}: data.negatives={kept} keeps fewer of each question; "
+                f"set data.negatives={self.loss.num_negatives} or more"
+            )
+        for name in self.data.exclude_overlap_with:
+            if name not in self.benchmark:
+                raise ValueError(
+                    f"data.exclude_overlap_with=[{','.join(self.data.exclude_overlap_with)}]: {name} is not among the "
+                    f"chosen benchmarks; add it, 'benchmark=[{','.join([*self.benchmark, name])}]'"
                 )
         chosen = self.data.languages
         if chosen is not None:

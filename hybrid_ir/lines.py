@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
-from hybrid_ir.errors import DataError
+from hybrid_ir.errors import DataError, UserError
 
 
-def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1; a blank line and a byte order mark are passed over.
+def numbered_lines(file: Path, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1; a byte order mark is passed over.
+
+    Args:
+        file: plain or gzip.
+        blank: blank lines too.
 
     Raises:
         DataError: the file cannot be opened, or its gzip data is damaged or cut off.
@@ -23,7 +29,7 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
         with _opened(file) as lines:
             for number, line in enumerate(lines, start=1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if text.strip():
+                if blank or text.strip():
                     yield number, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
@@ -75,6 +81,30 @@ def identifier(value: Any, name: str) -> str:
     if not text:
         raise ValueError(f"{name!r} is empty")
     return text
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Writes lines, with their ends, atomically, gzip where the name ends in ``.gz``; equal lines give an equal file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as raw:
+                # Neither a name nor a time in the gzip header: equal content gives an equal file.
+                zipped = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else None
+                with io.TextIOWrapper(cast(IO[bytes], zipped or raw), "utf-8", newline="\n") as text:
+                    text.writelines(lines)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error
 
 
 def _opened(file: Path) -> IO[bytes]:

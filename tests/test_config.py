@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import published_layouts
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -57,6 +58,8 @@ def settings_for(command: str, group: str, option: str, files: dict[str, str]) -
         settings.append(f"model.name_or_path={files['model.name_or_path']}")
     if option == "parallel_jsonl":
         settings.append(f"data.path={files['data.path']}")
+    if group == "data" and option in published_layouts.WRITERS:
+        settings += published_layouts.settings_of(option, Path(files["data.path"]).parent)[1:]
     if option == "beir":
         settings.append(f"benchmark.beir.path={files['benchmark.beir.path']}")
     return settings
@@ -117,8 +120,10 @@ def test_a_setting_wins_over_what_the_model_brings(train: Composer) -> None:
 @pytest.mark.parametrize("experiment", [path.stem for path in sorted((conf_dir() / "experiment").glob("*.yaml"))])
 def test_no_benchmark_means_none(train: Composer, experiment: str) -> None:
     assert train.compose(["benchmark=[]"])["benchmark"] == {}
-    assert train.compose([f"experiment={experiment}", "benchmark=[]"])["benchmark"] == {}
-    assert set(train.compose([f"experiment={experiment}", "benchmark=[xquad_r]"])["benchmark"]) == {"xquad_r"}
+    text = (conf_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    given = [f"experiment={experiment}", *(["data.path=a.jsonl"] if "/data: parallel_jsonl" in text else [])]
+    assert train.compose([*given, "benchmark=[]"])["benchmark"] == {}
+    assert set(train.compose([*given, "benchmark=[xquad_r]"])["benchmark"]) == {"xquad_r"}
 
 
 # --------------------------------------------------------------------------------------------- rules of the schema

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from hybrid_ir.errors import DataError
+
+_SHOWN_BAD_LINES = 5
+_EVALUATION = {"dev", "test", "testa", "testb", "val", "valid", "validation", "eval", "evaluation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +69,62 @@ class Source(Protocol):
     def report(self) -> dict[str, Any]:
         """What was left out while reading, after ``examples`` is exhausted; empty when nothing was."""
         ...
+
+
+class BadLines:
+    """Lines of files that are no examples: the first one ends the reading, or they are counted and left out.
+
+    Args:
+        on_bad_line: ``raise`` or ``skip``.
+    """
+
+    def __init__(self, on_bad_line: Literal["raise", "skip"]) -> None:
+        self.on_bad_line = on_bad_line
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what was counted."""
+        self._counts: Counter[str] = Counter()
+        self._first: list[str] = []
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Counts a line.
+
+        Args:
+            where: ``file:line``.
+            reason: what is wrong with it.
+
+        Raises:
+            DataError: unless bad lines are skipped.
+        """
+        if self.on_bad_line == "raise":
+            raise DataError(f"{where}: {reason}; mend the line, or leave bad lines out with data.on_bad_line=skip")
+        self._counts[Path(where).name.rsplit(":", 1)[0]] += 1
+        if len(self._first) < _SHOWN_BAD_LINES:
+            self._first.append(f"{where}: {reason}")
+
+    def report(self) -> dict[str, Any]:
+        """How many were left out, by file, with the first few reasons; empty when none was."""
+        return {"bad_lines": dict(self._counts), "first_bad_lines": list(self._first)} if self._counts else {}
+
+
+def says_evaluation(name: str) -> bool:
+    """Whether a name (of a file, a folder, a split) has a word for data to evaluate on, e.g. ``dev`` or ``test-a``."""
+    return not _EVALUATION.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
+def refuse_evaluation(said: str, name: str) -> None:
+    """Refuses to train on what is named as data to evaluate on.
+
+    Args:
+        said: start of the message: the setting, or the file.
+        name: name of a file, a folder or a split.
+
+    Raises:
+        DataError: ``says_evaluation(name)``.
+    """
+    if says_evaluation(name):
+        raise DataError(
+            f"{said}: {name!r} says that it is for evaluation, and evaluation data is never trained on; give the train "
+            f"split, or another name to what is not"
+        )

@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 from hybrid_ir import languages as _languages
 from hybrid_ir.cache import source_sha256
-from hybrid_ir.data.sources.base import Example, Negative
+from hybrid_ir.data.sources.base import BadLines, Example, Negative
 from hybrid_ir.errors import DataError
 from hybrid_ir.lines import identifier, json_object, numbered_lines
 
 _KNOWN = {"id", "language", "query", "passage", "passage_id", "negatives", "source"}
-_SHOWN_BAD_LINES = 5
 
 
 class ParallelJsonlSource:
@@ -47,11 +46,8 @@ class ParallelJsonlSource:
     ) -> None:
         self.files = find_files(paths)
         self.languages = tuple(languages) if languages is not None else None
-        self.on_bad_line = on_bad_line
         self.max_items = dict(max_items or {})
-        self._bad: Counter[str] = Counter()
-        self._first_bad: list[str] = []
-        self._unknown_keys: Counter[str] = Counter()
+        self._bad_lines = BadLines(on_bad_line)
 
     def key(self) -> dict[str, Any]:
         """Settings and the files' hashes: the same content elsewhere is the same corpus."""
@@ -60,7 +56,7 @@ class ParallelJsonlSource:
             "format": 1,
             "files": [[file.name, source_sha256(file)] for file in self.files],
             "languages": self.languages,
-            "on_bad_line": self.on_bad_line,
+            "on_bad_line": self._bad_lines.on_bad_line,
             "max_items": self.max_items,
         }
 
@@ -70,8 +66,7 @@ class ParallelJsonlSource:
         Raises:
             DataError: a bad line, as ``file:line: reason``, unless bad lines are skipped; a file that cannot be read.
         """
-        self._bad.clear()
-        self._first_bad.clear()
+        self._bad_lines.clear()
         items: dict[str, set[str]] = {name: set() for name in self.max_items}
         sources = set()
         for file in self.files:
@@ -80,7 +75,7 @@ class ParallelJsonlSource:
                 try:
                     example = self._parse(line, stem, f"{file}:{number}")
                 except ValueError as error:
-                    self._leave_out(f"{file}:{number}", str(error))
+                    self._bad_lines.leave_out(f"{file}:{number}", str(error))
                     continue
                 if self.languages is not None and example.language not in self.languages:
                     continue
@@ -103,18 +98,11 @@ class ParallelJsonlSource:
         Raises:
             DataError: unless bad lines are skipped.
         """
-        self._leave_out(example.where, reason)
-
-    def _leave_out(self, where: str, reason: str) -> None:
-        if self.on_bad_line == "raise":
-            raise DataError(f"{where}: {reason}; mend the line, or leave bad lines out with data.on_bad_line=skip")
-        self._bad[os.path.basename(where).rsplit(":", 1)[0]] += 1
-        if len(self._first_bad) < _SHOWN_BAD_LINES:
-            self._first_bad.append(f"{where}: {reason}")
+        self._bad_lines.leave_out(example.where, reason)
 
     def report(self) -> dict[str, Any]:
         """Bad lines that were skipped, by file, with the first few reasons."""
-        return {"bad_lines": dict(self._bad), "first_bad_lines": list(self._first_bad)} if self._bad else {}
+        return self._bad_lines.report()
 
     @staticmethod
     def _parse(line: bytes, stem: str, where: str) -> Example:

@@ -36,6 +36,7 @@ from hybrid_ir.evaluation.benchmarks.judgments import (
     places_in,
     rows_of_table,
 )
+from hybrid_ir.hub import HubFile, download
 from hybrid_ir.languages import LANGUAGES, MIRACL
 from hybrid_ir.lines import json_object
 
@@ -71,7 +72,9 @@ CORPUS_FILES = {
 WITHOUT_TRAIN = ("de", "yo")
 """Languages that have dev topics alone."""
 
-_PASSAGE_LAYOUT = "miracl: title, text"
+PASSAGE_LAYOUT = "miracl: title, text"
+"""Name of what ``parse_passage`` does, for the store of a corpus."""
+
 _SHOWN_ENTRIES = 4
 
 
@@ -137,8 +140,8 @@ def miracl_benchmark(
     # Small files first: a fault in them is found before hours go into a corpus.
     topics = [read_topics(files[language].topics) for language in languages]
     judgments = [read_judgments(files[language].judgments) for language in languages]
-    check_space((files[language].corpus for language in languages), _PASSAGE_LAYOUT)
-    stores = [DocumentStore.build(files[language].corpus, parse_passage, _PASSAGE_LAYOUT) for language in languages]
+    check_space((files[language].corpus for language in languages), PASSAGE_LAYOUT)
+    stores = [DocumentStore.build(files[language].corpus, parse_passage, PASSAGE_LAYOUT) for language in languages]
 
     rows: list[np.ndarray] = []
     missing_ids: list[str] = []
@@ -238,15 +241,18 @@ def read_judgments(path: Path) -> Judgments:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def _topics_file(language: str, split: str) -> str:
+def topics_file(language: str, split: str) -> str:
+    """Published name of a language's topics."""
     return f"miracl-v1.0-{language}/topics/topics.miracl-v1.0-{language}-{split}.tsv"
 
 
-def _judgments_file(language: str, split: str) -> str:
+def judgments_file(language: str, split: str) -> str:
+    """Published name of a language's judgments."""
     return f"miracl-v1.0-{language}/qrels/qrels.miracl-v1.0-{language}-{split}.tsv"
 
 
-def _corpus_folder(language: str) -> str:
+def corpus_folder(language: str) -> str:
+    """Published name of the folder of a language's corpus."""
     return f"miracl-corpus-v1.0-{language}"
 
 
@@ -259,14 +265,14 @@ def _local_files(
             f"benchmark.miracl.path={folder}: is not a folder; give the folder with miracl-v1.0-<language> and "
             f"miracl-corpus-v1.0-<language>, or null to download them"
         )
-    topics = {code for code in MIRACL if (folder / _topics_file(code, split)).is_file()}
-    corpora = {code for code in MIRACL if (folder / _corpus_folder(code)).is_dir()}
+    topics = {code for code in MIRACL if (folder / topics_file(code, split)).is_file()}
+    corpora = {code for code in MIRACL if (folder / corpus_folder(code)).is_dir()}
     if not topics and not corpora:
         there = sorted(path.name for path in folder.iterdir())
         shown = ", ".join(there[:_SHOWN_ENTRIES]) + (" …" if len(there) > _SHOWN_ENTRIES else "")
         raise DataError(
-            f"benchmark.miracl.path={folder}: expected {_topics_file('<language>', split)} and "
-            f"{_corpus_folder('<language>')}/docs-0.jsonl.gz, found {shown or 'an empty folder'}; give the folder that "
+            f"benchmark.miracl.path={folder}: expected {topics_file('<language>', split)} and "
+            f"{corpus_folder('<language>')}/docs-0.jsonl.gz, found {shown or 'an empty folder'}; give the folder that "
             f"holds those two"
         )
     notes = []
@@ -282,9 +288,9 @@ def _local_files(
     files = {}
     for code in languages:
         files[code] = LanguageFiles(
-            topics=_there(folder / _topics_file(code, split), code),
-            judgments=_there(folder / _judgments_file(code, split), code),
-            corpus=_corpus_files(folder / _corpus_folder(code), code),
+            topics=_there(folder / topics_file(code, split), code),
+            judgments=_there(folder / judgments_file(code, split), code),
+            corpus=_corpus_files(folder / corpus_folder(code), code),
         )
     return files, notes
 
@@ -308,41 +314,17 @@ def _there(path: Path, language: str) -> Path:
 
 def _hub_files(languages: Sequence[str], split: str) -> dict[str, LanguageFiles]:
     """Files in the hub's cache, downloaded if they are not there."""
-    judged = {
-        code: (
-            _fetched(TOPICS_REPOSITORY, TOPICS_REVISION, _topics_file(code, split)),
-            _fetched(TOPICS_REPOSITORY, TOPICS_REVISION, _judgments_file(code, split)),
-        )
-        for code in languages
-    }
-    return {
-        code: LanguageFiles(
-            topics,
-            judgments,
-            tuple(
-                _fetched(CORPUS_REPOSITORY, CORPUS_REVISION, f"{_corpus_folder(code)}/docs-{i}.jsonl.gz")
+    wanted = {
+        code: [
+            HubFile(TOPICS_REPOSITORY, TOPICS_REVISION, topics_file(code, split)),
+            HubFile(TOPICS_REPOSITORY, TOPICS_REVISION, judgments_file(code, split)),
+            *(
+                HubFile(CORPUS_REPOSITORY, CORPUS_REVISION, f"{corpus_folder(code)}/docs-{i}.jsonl.gz")
                 for i in range(CORPUS_FILES[code])
             ),
-        )
-        for code, (topics, judgments) in judged.items()
+        ]
+        for code in languages
     }
-
-
-def _fetched(repository: str, revision: str, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    page = f"https://huggingface.co/datasets/{repository}"
-    address = f"{page}/resolve/{revision}/{name}"
-    by_hand = f"or put it by hand as {name} into a folder and set benchmark.miracl.path to that folder"
-    try:
-        return Path(hf_hub_download(repository, name, repo_type="dataset", revision=revision))
-    except RepositoryNotFoundError:  # also what the hub answers where access must be asked for
-        raise DataError(
-            f"{name}: the hub does not give {address}; accept the conditions on {page} and set HF_TOKEN, {by_hand}"
-        ) from None
-    except Exception as error:  # the hub's client raises from a dozen places, HTTP and file system among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"{name}: cannot be downloaded from {address} ({reason}); check the network, {by_hand}"
-        ) from None
+    found = iter(download([file for files in wanted.values() for file in files], "benchmark.miracl.path"))
+    paths = {code: [next(found) for _ in files] for code, files in wanted.items()}
+    return {code: LanguageFiles(own[0], own[1], tuple(own[2:])) for code, own in paths.items()}

@@ -16,6 +16,8 @@ from hybrid_ir.data.sources.cldr.names import has_data
 from hybrid_ir.data.sources.cldr.wording import templates_digest
 from hybrid_ir.errors import ConfigError, DataError
 
+LICENSE = "Unicode-3.0"
+"""Of CLDR's data (SPDX identifier)."""
 GENERATOR_VERSION = 1
 """Raised with every change of this package that changes an example; part of the cached corpus' key."""
 
