@@ -2,14 +2,15 @@
 
 On disk (a cache entry, see :mod:`hybrid_ir.cache`):
 
-- ``passages.arrow``, ``queries.arrow``: text and language of each row; a passage stands once for each language (and
-  wording), a query text once for each language;
+- ``passages.arrow``, ``queries.arrow``: text and language of each row, and the source's id of a passage where it has
+  one; a passage stands once for each language (and wording), a query text once for each language;
 - ``items.arrow``: id of each item;
 - ``arrays/*.npy``: per item its pattern of languages, source and passage; per (item, language), ordered by item and
   then language, its query row and passage row, and its explicit negatives.
 
 Items join by ``id`` over languages and files. Passages join by ``passage_id``, or, without one, by equal text; what an
-item's language versions name as their passages is one passage.
+item's language versions name as their passages is one passage. Passages are numbered in the order of the items, those
+that are explicit negatives alone after them: negatives do not change what is held out.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.sources.base import Example, Source
 from hybrid_ir.errors import DataError
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 65536
-_TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16())])
+_TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16()), ("id", pa.large_string())])
 _ARRAYS = (
     "patterns",
     "item_pattern",
@@ -120,6 +121,20 @@ class ParallelCorpus:
         """Passage (the same integer in all languages) of each row of ``passages``."""
         return self._arrays["passage_group"][rows].astype(np.int64)
 
+    def entries_with(self, queries: np.ndarray, passages: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Items and entries, both [found], of the entries that have one of some texts; a part of the corpus at a time.
+
+        Args:
+            queries: [queries] bool, True for the texts.
+            passages: [passages] bool, likewise; no explicit negatives.
+        """
+        a = self._arrays
+        for low in range(0, len(a["entry_query"]), _CHUNK):
+            part = slice(low, low + _CHUNK)
+            entries = low + np.flatnonzero(queries[a["entry_query"][part]] | passages[a["entry_passage"][part]])
+            if len(entries):
+                yield np.searchsorted(a["item_offset"], entries, side="right") - 1, entries
+
     def negatives(self, entry: int) -> np.ndarray:
         """Rows of ``passages`` that are an entry's explicit negatives."""
         low, high = self._arrays["negative_offset"][entry : entry + 2]
@@ -129,18 +144,55 @@ class ParallelCorpus:
     def has_negatives(self) -> bool:
         return len(self._arrays["negative_passage"]) > 0
 
-    def negative_counts(self) -> np.ndarray:
-        """[entries]: explicit negatives of each."""
-        return np.diff(np.asarray(self._arrays["negative_offset"]))
+    def negative_counts(self, barred: np.ndarray | None = None) -> np.ndarray:
+        """[entries]: explicit negatives of each.
 
-    def least_negatives(self) -> np.ndarray:
-        """[items]: explicit negatives of the entry that has the fewest."""
-        return np.minimum.reduceat(self.negative_counts(), np.asarray(self._arrays["item_offset"][:-1]))
+        Args:
+            barred: [passages] bool, True for those that do not count.
+        """
+        offset = np.asarray(self._arrays["negative_offset"])
+        if barred is None:
+            return np.diff(offset)
+        allowed = np.concatenate([[0], np.cumsum(~barred[self._arrays["negative_passage"]])])
+        return np.diff(allowed[offset])
+
+    def least_negatives(self, barred: np.ndarray | None = None) -> np.ndarray:
+        """[items]: explicit negatives of the entry that has the fewest, without the ``barred`` ones."""
+        return np.minimum.reduceat(self.negative_counts(barred), np.asarray(self._arrays["item_offset"][:-1]))
+
+    def passages_of(self, items: np.ndarray) -> np.ndarray:
+        """[passages] bool: rows that are a passage of some items ([items] bool), in any language and wording."""
+        return self._marked(self._arrays["item_passage"][items])[self._arrays["passage_group"]]
+
+    def versions_of(self, passages: np.ndarray) -> np.ndarray:
+        """[passages] bool: rows that are a version of some passages ([passages] bool), in any language and wording."""
+        return self._marked(self._arrays["passage_group"][passages])[self._arrays["passage_group"]]
+
+    def items_on(self, passages: np.ndarray) -> np.ndarray:
+        """[items] bool: items on some passages ([passages] bool), whatever their language."""
+        return self._marked(self._arrays["passage_group"][passages])[self._arrays["item_passage"]]
+
+    def _marked(self, groups: np.ndarray) -> np.ndarray:
+        marked = np.zeros(1 + int(np.max(self._arrays["passage_group"])), dtype=bool)
+        marked[groups] = True
+        return marked
 
     def items_per_language(self) -> np.ndarray:
         """[languages]: items that each language has."""
         patterns = np.asarray(self._arrays["patterns"])
         return np.bincount(np.asarray(self._arrays["item_pattern"]), minlength=len(patterns)) @ patterns
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Items, query texts and passage texts (explicit negatives too) of each language, by its code."""
+        languages = len(self.languages)
+        counted = {
+            "items": self.items_per_language(),
+            "queries": np.bincount(self.queries.language, minlength=languages),
+            "passages": np.bincount(self.passages.language, minlength=languages),
+        }
+        return {
+            code: {name: int(values[i]) for name, values in counted.items()} for i, code in enumerate(self.languages)
+        }
 
     def entries(self, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Item and language of every entry of some items (of all without), [entries] each, ordered by item.
@@ -171,11 +223,11 @@ class ParallelCorpus:
 
 
 class _Texts:
-    """A memory-mapped column of texts and the language of each."""
+    """A memory-mapped column of texts, the language of each, and its id."""
 
     def __init__(self, path: Path) -> None:
         table = _open(path)
-        self._text = table.column("text")
+        self._text, self._id = table.column("text"), table.column("id")
         self.language: np.ndarray = table.column("language").to_numpy()
 
     def __len__(self) -> int:
@@ -187,6 +239,10 @@ class _Texts:
     def take(self, rows: np.ndarray) -> list[str]:
         """Texts of rows."""
         return self._text.take(pa.array(rows)).to_pylist()
+
+    def ids(self, rows: np.ndarray) -> list[str | None]:
+        """The source's ids of rows, None where it gives none."""
+        return self._id.take(pa.array(rows)).to_pylist()
 
     def chunks(self, size: int = _CHUNK) -> Iterator[list[str]]:
         """All texts in order, at most ``size`` at a time."""
@@ -211,9 +267,10 @@ class _TextWriter:
         self._writer = pa.ipc.new_file(self._sink, _TEXT_SCHEMA)
         self._texts: list[str] = []
         self._languages: list[int] = []
+        self._ids: list[str | None] = []
         self.rows: dict[bytes, int] = {}
 
-    def row(self, key: bytes, text: str, language: int) -> tuple[int, bool]:
+    def row(self, key: bytes, text: str, language: int, identifier: str | None = None) -> tuple[int, bool]:
         """Row of a text, written if its key is new; and whether it was."""
         found = self.rows.get(key)
         if found is not None:
@@ -221,15 +278,19 @@ class _TextWriter:
         row = self.rows[key] = len(self.rows)
         self._texts.append(text)
         self._languages.append(language)
+        self._ids.append(identifier)
         if len(self._texts) >= _CHUNK:
             self._flush()
         return row, True
 
     def _flush(self) -> None:
         if self._texts:
-            columns = [pa.array(self._texts, pa.large_string()), pa.array(self._languages, pa.int16())]
+            columns = [
+                pa.array(values, kind)
+                for values, kind in zip((self._texts, self._languages, self._ids), _TEXT_SCHEMA.types, strict=True)
+            ]
             self._writer.write_batch(pa.record_batch(columns, schema=_TEXT_SCHEMA))
-            self._texts, self._languages = [], []
+            self._texts, self._languages, self._ids = [], [], []
 
     def close(self) -> None:
         self._flush()
@@ -291,7 +352,7 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     def passage(text: str, passage_id: str | None, code: str, language: int) -> tuple[int, int]:
         nonlocal wordings
         group = groups.of(group_key(text, passage_id, code))
-        row, new = passages.row(_digest(str(group), code, text), text, language)
+        row, new = passages.row(_digest(str(group), code, text), text, language, passage_id)
         if new:
             passage_group.append(group)
             if group << 12 | language in first_wording:
@@ -351,7 +412,10 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     offset = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=len(item_index)))])
     patterns, pattern = _patterns(languages, offset, len(names))
     roots = np.array([groups.root(g) for g in range(len(groups.parent))], dtype=np.int64)
-    _, dense = np.unique(roots, return_inverse=True)
+    found, first = np.unique(roots[np.frombuffer(item_group, dtype=np.int32)], return_index=True)
+    appearance = len(item_group) + np.arange(len(roots))  # of a negative's: after those of all items
+    appearance[found] = first
+    _, dense = np.unique(appearance[roots], return_inverse=True)
     counts = np.frombuffer(negative_count, dtype=np.int32)
     negative_start = np.concatenate([[0], np.cumsum(counts)])
     rows = np.frombuffer(negative_row, dtype=np.int32) if len(negative_row) else np.empty(0, dtype=np.int32)
@@ -402,7 +466,7 @@ def _renumber_languages(path: Path, renumber: np.ndarray) -> None:
             for i in range(reader.num_record_batches):
                 batch = reader.get_batch(i)
                 language = pa.array(renumber[batch.column("language").to_numpy()], pa.int16())
-                writer.write_batch(pa.record_batch([batch.column("text"), language], schema=_TEXT_SCHEMA))
+                writer.write_batch(batch.set_column(1, _TEXT_SCHEMA.field("language"), language))
     moved.replace(path)
 
 

@@ -108,6 +108,7 @@ class HybridDataModule(LightningDataModule):
         num_workers: processes that pad beside the training process.
         chunk_rows: texts that go through the encoder at a time at most; None has no limit.
         chunk_tokens: the same of tokens, padding included.
+        barred: [passages] bool, True for those that are not drawn as explicit negatives; None has none.
     """
 
     def __init__(
@@ -122,12 +123,13 @@ class HybridDataModule(LightningDataModule):
         num_workers: int = 0,
         chunk_rows: int | None = None,
         chunk_tokens: int | None = None,
+        barred: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.corpus, self.plan = corpus, plan
         self.query_tokens, self.passage_tokens, self.pad = query_tokens, passage_tokens, pad
         self.max_steps, self.num_negatives, self.num_workers = max_steps, num_negatives, num_workers
-        self.chunk_rows, self.chunk_tokens = chunk_rows, chunk_tokens
+        self.chunk_rows, self.chunk_tokens, self.barred = chunk_rows, chunk_tokens, barred
         self._tokens = np.zeros((len(corpus.languages), 2), dtype=np.int64)
         self._states: dict[int, dict[str, Any]] = {}
         self.remember()
@@ -167,6 +169,8 @@ class HybridDataModule(LightningDataModule):
             chosen = []
             for entry in passage_entries:
                 there = corpus.negatives(int(entry))
+                if self.barred is not None:
+                    there = there[~self.barred[there]]
                 chosen.append(random.choice(there, self.num_negatives, replace=len(there) < self.num_negatives))
             negative_rows = np.stack(chosen)
             negative_ids = corpus.passage_groups(negative_rows.reshape(-1)).reshape(negative_rows.shape)

@@ -89,7 +89,7 @@ class _Streams:
         self.rows = np.maximum(root, 1).astype(_U64)
         self.columns = np.maximum(-(-self.size // np.maximum(root, 1)), 1).astype(_U64)
         index = np.arange(len(entries), dtype=_U64)
-        self.key = _mix(index * _U64(0x9E3779B97F4A7C15) + _U64(key))
+        self.key = mix(index * _U64(0x9E3779B97F4A7C15) + _U64(key))
         self.passes = np.zeros(len(entries), dtype=np.int64)
         self.position = np.zeros(len(entries), dtype=np.int64)
         self.deferred: dict[int, list[int]] = {}
@@ -100,14 +100,14 @@ class _Streams:
     def item(self, stream: np.ndarray, passes: np.ndarray, position: np.ndarray) -> np.ndarray:
         """Item at a position of a pass of a stream, all [n]."""
         size = self.size[stream].astype(_U64)
-        key = _mix(self.key[stream] + passes.astype(_U64) * _U64(0xD1342543DE82EF95))
+        key = mix(self.key[stream] + passes.astype(_U64) * _U64(0xD1342543DE82EF95))
         shuffled = _permute(position.astype(_U64), size, self.rows[stream], self.columns[stream], key)
         flat = shuffled.astype(np.int64) + self.base[stream]
         part = np.searchsorted(self.range_end, flat, side="right")
         return self.eligible.items_at(self.range_start[part] + flat - self.range_begin[part])
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def mix(z: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser (Steele, Lea and Flood 2014)."""
     z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
@@ -126,9 +126,9 @@ def _permute(index: np.ndarray, size: np.ndarray, rows: np.ndarray, columns: np.
         for r in range(_ROUNDS):
             salt = key + _U64((r * 0xA0761D6478BD642F) & 0xFFFFFFFFFFFFFFFF)
             if r % 2 == 0:
-                left = (left + _mix(right + salt) % rows) % rows
+                left = (left + mix(right + salt) % rows) % rows
             else:
-                right = (right + _mix(left + salt) % columns) % columns
+                right = (right + mix(left + salt) % columns) % columns
         value = left * columns + right
         if todo is None:
             result = value

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybrid_ir.config import ValidationConfig
 from hybrid_ir.data.corpus import ParallelCorpus
-from hybrid_ir.data.plan import _mix
+from hybrid_ir.data.plan import mix
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 
 NAME = "validation"
@@ -28,7 +28,7 @@ def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
         return held
     passage = np.asarray(table.passage).astype(np.uint64)
     salt = np.random.SeedSequence([config.seed, 0x76616C]).generate_state(1, np.uint64)[0]
-    position = _mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
+    position = mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
     for language in range(len(table.languages)):
         has = table.patterns[:, language][np.asarray(table.pattern)]
         here = position[has]

@@ -382,7 +382,7 @@ def encode_documents(
     for shard in shards:
         if should_stop is not None and should_stop():
             raise EvaluationStopped
-        with _finite("passage", len(benchmark.documents), lambda place: int(shard.documents[place])):  # noqa: B023
+        with finite("passage", len(benchmark.documents), lambda place: int(shard.documents[place])):  # noqa: B023
             embeddings = next(embedded)
         if progress is not None:
             progress("encoding passages", int(shard.documents[-1]) + 1, len(benchmark.documents))
@@ -390,7 +390,7 @@ def encode_documents(
 
 
 @contextmanager
-def _finite(kind: Kind, texts: int, index: Callable[[int], int]) -> Iterator[None]:
+def finite(kind: Kind, texts: int, index: Callable[[int], int]) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
@@ -431,7 +431,7 @@ def encode_in_shards(
         for i in numbers:
             if should_stop is not None and should_stop():
                 raise EvaluationStopped
-            with _finite(kind, len(texts), lambda place: shards[i][place]):  # noqa: B023
+            with finite(kind, len(texts), lambda place: shards[i][place]):  # noqa: B023
                 part = next(embedded)
             mine[i] = part.to(exchange_device(part.device))
             if progress is not None:

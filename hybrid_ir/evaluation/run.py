@@ -30,6 +30,7 @@ from hybrid_ir.evaluation.results import Results
 from hybrid_ir.evaluation.search_state import SearchState
 from hybrid_ir.launching.ranks import global_rank
 from hybrid_ir.modeling.encoder import BiEncoder
+from hybrid_ir.run_folder import SUMMARY_FILE
 from hybrid_ir.training.environment import describe_environment
 from hybrid_ir.training.interrupt import SignalHandler
 
@@ -54,7 +55,7 @@ def run_evaluation(config: EvaluateConfig, overrides: list[str]) -> None:
         torch.set_num_threads(config.threads)
     assert config.output_dir is not None
     run_dir = Path(config.output_dir)
-    device = _device(config.accelerator)
+    device = find_device(config.accelerator)
     with _processes(device):
         _evaluate(config, run_dir, device, console, begin)
 
@@ -122,14 +123,19 @@ def _evaluate(config: EvaluateConfig, run_dir: Path, device: torch.device, conso
         "language_removal": removal.method,
         "wall_seconds": seconds,
     }
-    cache.write_atomic(run_dir / "summary.json", json.dumps(summary, indent=1))
+    cache.write_atomic(run_dir / SUMMARY_FILE, json.dumps(summary, indent=1))
     if removal.method != "none":
         label = f"{label} ({removal.method}{'' if removal.components is None else f' {removal.components}'})"
     print_results({label: results}, console)
     console.print(f"{seconds:.0f} s; results: {run_dir / 'results.csv'}", highlight=False)
 
 
-def _device(accelerator: str) -> torch.device:
+def find_device(accelerator: str) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        UserError: the machine lacks it.
+    """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("accelerator=gpu: torch sees no GPU; use accelerator=cpu, or install torch with CUDA")
     if accelerator == "cpu" or not torch.cuda.is_available():

@@ -7,22 +7,19 @@ equal scores by document id, descending in UTF-8 bytes.
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from hybrid_ir.errors import DataError, UserError
+from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.metrics import MULTILINGUAL_METRICS, NOT_RETRIEVED, metric
 from hybrid_ir.evaluation.search import tie_order
-from hybrid_ir.lines import numbered_lines
+from hybrid_ir.lines import numbered_lines, write_lines
 
 CHUNK_ELEMENTS = 2**20
 """Places of a run that are compared with relevant documents at a time."""
@@ -283,7 +280,7 @@ def write_run(path: Path, run: Run, tag: str = "hybrid_ir") -> None:
     """
     _check_ids(path, (*run.query_ids, tag))
     _check_ids(path, run.document_ids)
-    _write(path, _run_lines(run, tag))
+    write_lines(path, _run_lines(run, tag))
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
@@ -296,7 +293,9 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
     _check_ids(path, qrels.query_ids)
     _check_ids(path, qrels.document_ids)
     judgments = zip(qrels.queries.tolist(), qrels.documents.tolist(), qrels.relevance.tolist(), strict=True)
-    _write(path, (f"{qrels.query_ids[q]} 0 {qrels.document_ids[d]} {relevance}\n" for q, d, relevance in judgments))
+    write_lines(
+        path, (f"{qrels.query_ids[q]} 0 {qrels.document_ids[d]} {relevance}\n" for q, d, relevance in judgments)
+    )
 
 
 class _Lines:
@@ -370,22 +369,3 @@ def _run_lines(run: Run, tag: str) -> Iterator[str]:
         ranking = zip(documents[best].tolist(), scores[best].tolist(), strict=True)
         for rank, (document, score) in enumerate(ranking, start=1):
             yield f"{query} Q0 {run.document_ids[document]} {rank} {score:.9g} {tag}\n"
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as raw:
-                # Neither a name nor a time in the gzip header: equal content gives an equal file.
-                zipped = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else None
-                with io.TextIOWrapper(cast(IO[bytes], zipped or raw), "utf-8", newline="\n") as text:
-                    text.writelines(lines)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error

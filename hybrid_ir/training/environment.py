@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from hybrid_ir import __version__
+from hybrid_ir.cache import read_manifest
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.exclusion import Exclusion
+from hybrid_ir.data.sources import licenses
 from hybrid_ir.evaluation.benchmarks.base import Benchmark, ExternalBenchmark
 
 _PACKAGES = (
@@ -42,8 +45,19 @@ def describe_environment(
     config: TrainConfig | EvaluateConfig,
     corpus: ParallelCorpus | None,
     benchmarks: Iterable[Benchmark | ExternalBenchmark] = (),
+    excluded: Exclusion | None = None,
 ) -> dict[str, Any]:
-    """JSON for ``environment.json``."""
+    """JSON for ``environment.json``.
+
+    Args:
+        config: of the run.
+        corpus: its training data.
+        benchmarks: what it reports.
+        excluded: what is left out of the training data.
+
+    Raises:
+        DataError: ``data.licenses`` names a source that the data does not have.
+    """
     described: dict[str, Any] = {
         "hybrid_ir": __version__,
         "git_revision": _git_revision(),
@@ -63,8 +77,12 @@ def describe_environment(
             "items": len(corpus),
             "sources": list(corpus.sources),
             "languages": list(corpus.languages),
-            "report": corpus.report,
+            "counts": corpus.counts(),
+            "made_from": read_manifest(corpus.folder)["key"],
+            "report": {**corpus.report, **({"excluded_overlap": excluded.report()} if excluded else {})},
         }
+        if isinstance(config, TrainConfig):
+            described["data"]["licenses"] = licenses(config.data, corpus.sources)
     described["benchmarks"] = {
         b.name: {"content_sha256": _content_sha256(b), **b.info} if isinstance(b, Benchmark) else b.info
         for b in benchmarks

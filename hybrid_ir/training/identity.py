@@ -9,6 +9,7 @@ from hybrid_ir import cache
 from hybrid_ir.composition import show
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.exclusion import Exclusion
 from hybrid_ir.schema_keys import flatten
 
 _SECTIONS = {"seed", "batch_size", "sampler", "loss", "optimizer", "model", "data"}
@@ -32,8 +33,8 @@ class Identity:
     """Of the corpus."""
 
     @classmethod
-    def of(cls, config: TrainConfig, corpus: ParallelCorpus) -> Identity:
-        """That of a configuration and its corpus."""
+    def of(cls, config: TrainConfig, corpus: ParallelCorpus, excluded: Exclusion | None = None) -> Identity:
+        """That of a configuration, its corpus, and what is left out of it."""
         settings = {
             name: value
             for name, value in flatten(config.model_dump(mode="json")).items()
@@ -42,6 +43,10 @@ class Identity:
         settings["trainer.precision"] = config.trainer.precision
         if config.optimizer.schedule != "constant":  # which can be prolonged
             settings["trainer.max_steps"] = config.trainer.max_steps
+        if excluded is not None:  # which depends on the benchmark's files too
+            settings["items left out by data.exclude_overlap_with"] = (
+                f"{int(excluded.items.sum())} (SHA-256 {excluded.sha256()[:12]}...)"
+            )
         return cls(settings, cache.read_manifest(corpus.folder)["key"], corpus.fingerprint)
 
 

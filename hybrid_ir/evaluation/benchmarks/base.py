@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,15 @@ LOWER_IS_BETTER = frozenset({"rank_distance", "max_rank"})
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts that the tokenizer joins (the second is truncated)."""
+
+
+class BenchmarkText(NamedTuple):
+    """A query or a relevant document, for comparing it with training data."""
+
+    kind: Literal["query", "document"]
+    id: str
+    language: str
+    text: str
 
 
 class Places(Protocol):
@@ -90,6 +99,17 @@ class Benchmark:
             f"{len(self.languages)} language{'s' if len(self.languages) > 1 else ''}"
         )
 
+    def texts(self) -> Iterator[BenchmarkText]:
+        """Queries, and documents relevant to one; of a pair of texts each on its own."""
+        for query, language, text in zip(self.query_ids, self.query_languages, self.queries, strict=True):
+            yield BenchmarkText("query", query, self.languages[int(language)], text)
+        relevant = self.judgments[self.judgments[:, 2] > 0, 1]
+        for document in np.unique(relevant[relevant >= 0]).tolist():  # those below 0 are missing from the corpus
+            whole = self.documents[document]
+            language = self.languages[int(self.document_languages[document])]
+            for text in (whole,) if isinstance(whole, str) else whole:
+                yield BenchmarkText("document", self.document_ids[document], language, text)
+
     def limited(self, limit: int | None) -> Benchmark:
         """The first ``limit`` question ids (in order of appearance) against the whole pool; where languages do not
         meet, of each language, since its ids may have nothing to do with another's."""
@@ -126,6 +146,14 @@ class ExternalBenchmark(Protocol):
 
     def describe(self) -> str:
         """One line: what will be run."""
+        ...
+
+    def texts(self) -> Iterator[BenchmarkText]:
+        """Queries, and documents relevant to one.
+
+        Raises:
+            UserError: the data is not there.
+        """
         ...
 
     def run(

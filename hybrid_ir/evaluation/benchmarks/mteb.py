@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+import itertools
 import logging
 import os
 import re
@@ -27,7 +28,7 @@ from torch import Tensor
 from hybrid_ir import languages
 from hybrid_ir.config import EvaluationConfig, MtebBenchmarkConfig
 from hybrid_ir.errors import ConfigError, UserError
-from hybrid_ir.evaluation.benchmarks.base import Setting
+from hybrid_ir.evaluation.benchmarks.base import BenchmarkText, Setting
 from hybrid_ir.evaluation.benchmarks.mteb_tasks import CAVEATS, corpus_comes_first, order_is_known
 from hybrid_ir.evaluation.encoding import EmbeddingCache, Kind, Progress, encode_in_shards
 from hybrid_ir.evaluation.metrics import Group, GroupScores
@@ -267,14 +268,7 @@ class MtebBenchmark:
 
         values = _record(task, metrics, say)
         say(0)
-        try:
-            task.load_data()
-        except Exception as error:  # datasets and the hub's client raise from a dozen places
-            raise UserError(
-                f"benchmark.mteb.tasks=[{metadata.name}]: its data ({metadata.dataset['path']} at "
-                f"{metadata.dataset['revision']} on the Hugging Face hub) cannot be loaded ({_one_line(error)}); run "
-                f"it once where there is a network, with HF_HUB_OFFLINE unset, and copy the folder that HF_HOME names"
-            ) from error
+        _load_data(task)
         model = MtebEncoder(encoder, evaluation, f"hybrid_ir/{run_dir.name if run_dir else 'model'}", f"step_{step}")
         folder = run_dir / "mteb" if run_dir is not None else None
         mteb.evaluate(
@@ -288,6 +282,34 @@ class MtebBenchmark:
             show_progress_bar=False,
         )
         return self._results(task, values, metrics, step)
+
+    def texts(self) -> Iterator[BenchmarkText]:
+        """Queries, and documents relevant to one, of all tasks; ids are ``<task>/<mteb's id>``.
+
+        Raises:
+            UserError: a task's data cannot be had.
+        """
+        for task in self.tasks:
+            name, task = task.metadata.name, copy.copy(task)
+            with _quiet():
+                _load_data(task)
+                task.convert_v1_dataset_format_to_v2(num_proc=None)
+            there: set[BenchmarkText] = set()  # subsets may share queries or documents
+            for split, subset in itertools.product(task.eval_splits, self.subsets[name]):
+                data = task.dataset[subset.name][split]
+                relevant = {
+                    document
+                    for judged in data["relevant_docs"].values()
+                    for document, gain in judged.items()
+                    if gain > 0
+                }
+                for row in data["queries"]:
+                    there.add(BenchmarkText("query", f"{name}/{row['id']}", subset.query_language, str(row["text"])))
+                for row in data["corpus"]:
+                    if row["id"] in relevant:
+                        text = f"{row.get('title') or ''} {row['text']}".strip()
+                        there.add(BenchmarkText("document", f"{name}/{row['id']}", subset.corpus_language, text))
+            yield from sorted(there)
 
     def _results(
         self, task: Any, values: Mapping[tuple[str, str], _QueryValues], metrics: Sequence[str], step: int
@@ -346,6 +368,18 @@ class _Collected:
         rows = len(self.query_ids) + np.arange(len(found.query_ids))
         self.query_ids += found.query_ids
         self.groups[Group(setting, *subset.pair)] = GroupScores(rows, found.values, metrics)
+
+
+def _load_data(task: Any) -> None:
+    metadata = task.metadata
+    try:
+        task.load_data()
+    except Exception as error:  # datasets and the hub's client raise from a dozen places
+        raise UserError(
+            f"benchmark.mteb.tasks=[{metadata.name}]: its data ({metadata.dataset['path']} at "
+            f"{metadata.dataset['revision']} on the Hugging Face hub) cannot be loaded ({_one_line(error)}); run "
+            f"it once where there is a network, with HF_HUB_OFFLINE unset, and copy the folder that HF_HOME names"
+        ) from error
 
 
 def _metrics(depth: int, extra: Iterable[str], main_score: str) -> tuple[str, ...]:
