@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from rich.console import Console
 from scipy.stats import spearmanr
 
@@ -31,7 +28,6 @@ from hybrid_ir.evaluation.language_bias import (
 from hybrid_ir.evaluation.metrics import Group, GroupScores, metrics_of
 from hybrid_ir.evaluation.pool import PoolRanking
 from hybrid_ir.evaluation.results import BIAS_COLUMNS, BiasRow, Results
-from hybrid_ir.training.loggers import TidyCsvLogger, log_language_bias
 
 # ---------------------------------------------------------------------------------------------------- rank correlation
 
@@ -382,43 +378,3 @@ def test_figures_show_the_values(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in files)
     if "matplotlib.pyplot" in sys.modules:  # another test's library may have imported it
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
-
-
-# -------------------------------------------------------------------------------------------------------------- loggers
-
-
-@pytest.fixture
-def wandb_logger(tmp_path: Path) -> Iterator[WandbLogger]:
-    import wandb
-
-    yield WandbLogger(project="toy", save_dir=str(tmp_path), mode="offline")
-    wandb.finish()
-
-
-def test_wandb_gets_figure_and_table(tmp_path: Path, wandb_logger: WandbLogger) -> None:
-    results = make_results()
-    log_language_bias(wandb_logger, results, 3)
-    wandb_logger.experiment.finish()
-    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/language_bias/rows_*.table.json")
-    content = json.loads(table.read_text())
-    assert content["columns"] == list(BIAS_COLUMNS)
-    assert [BiasRow(*row) for row in content["data"]] == results.bias
-    (image,) = tmp_path.glob("wandb/offline-run-*/files/media/images/language_bias/toy_*.png")
-    assert image.stat().st_size > 1000
-
-
-def test_tensorboard_gets_the_figure(tmp_path: Path) -> None:
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = TensorBoardLogger(save_dir=str(tmp_path), name="", version="")
-    log_language_bias(logger, make_results(), 3)
-    logger.finalize("success")
-    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
-    (image,) = events.Images("language_bias/toy")
-    assert image.step == 3
-    assert image.width > image.height > 100
-
-
-def test_other_loggers_are_left_alone(tmp_path: Path) -> None:
-    log_language_bias(TidyCsvLogger(tmp_path / "metrics.csv"), make_results(), 3)
-    log_language_bias(None, make_results(), 3)
-    assert list(tmp_path.iterdir()) == []

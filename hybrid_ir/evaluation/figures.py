@@ -1,4 +1,5 @@
-"""Figures of language bias: in what languages the first documents are, and which relevant ones are among them."""
+"""Figures: retrieval by language pair; language bias, in what languages the first documents are and which relevant ones
+are among them."""
 
 from __future__ import annotations
 
@@ -56,6 +57,27 @@ def bias_figure(rows: Iterable[BiasRow], benchmark: str) -> Figure | None:
     return figure
 
 
+def pair_figure(pairs: Mapping[tuple[str, str], float], benchmark: str) -> Figure:
+    """A map of mAP, query language down and corpus language across: the diagonal (bold) is monolingual, the rest
+    cross-lingual. Goes from 0 to 1, so that figures of several models can be laid side by side.
+
+    Args:
+        pairs: ``{(query language, corpus language): value}``.
+        benchmark: its name.
+
+    Returns:
+        The figure, drawn with Agg (no display, no pyplot).
+    """
+    queries, corpora = (sorted(set(codes)) for codes in zip(*pairs, strict=True))
+    size = (max(CELL_INCHES * len(corpora) + 2.2, 3.7), CELL_INCHES * len(queries) + 1.5)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = _heat_map(axes, pairs, queries, corpora, f"{benchmark}: mAP by language pair", across="corpus language")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
 def save_figures(results: Results, folder: Path) -> list[Path]:
     """Writes ``language_bias.<benchmark>.png`` and ``.svg`` of each benchmark whose language bias was measured.
 
@@ -85,7 +107,12 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def _heat_map(
-    axes: Axes, values: Mapping[tuple[str, str], float], rows: Sequence[str], columns: Sequence[str], title: str
+    axes: Axes,
+    values: Mapping[tuple[str, str], float],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    across: str = "document language",
 ) -> AxesImage:
     grid = np.array([[values.get((row, column), np.nan) for column in columns] for row in rows])
     # Lightness rises evenly along cividis: it can be read in grey and with any colour vision.
@@ -98,7 +125,7 @@ def _heat_map(
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8, fontweight=weight)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xlabel("document language")
+    axes.set_xlabel(across)
     axes.set_ylabel("query language")
     axes.set_title(title, fontsize=10)
     return image

@@ -27,13 +27,14 @@ from hybrid_ir import cache
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.datamodule import HybridDataModule
+from hybrid_ir.data.exclusion import Exclusion, benchmark_texts, exclusion
 from hybrid_ir.data.loader import WorkerDied
 from hybrid_ir.data.plan import BatchPlan
 from hybrid_ir.data.sources import make_source
 from hybrid_ir.data.tokens import TokenStore
 from hybrid_ir.data.validation import NAME as VALIDATION
 from hybrid_ir.data.validation import held_out, validation_benchmark
-from hybrid_ir.errors import DataError, UserError
+from hybrid_ir.errors import EXIT_USAGE, DataError, UserError
 from hybrid_ir.evaluation.benchmarks import load_benchmark
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Benchmark, ExternalBenchmark
 from hybrid_ir.evaluation.callback import EvaluationCallback, Scheduled
@@ -41,26 +42,27 @@ from hybrid_ir.evaluation.console import print_results
 from hybrid_ir.evaluation.engine import evaluate
 from hybrid_ir.evaluation.groups import group_means
 from hybrid_ir.evaluation.metrics import metrics_of
+from hybrid_ir.evaluation.progress import EvaluationProgress
 from hybrid_ir.evaluation.results import BIAS_FILE, PER_QUERY_FILE, RESULTS_FILE, Results, logged_metric
 from hybrid_ir.launching.ranks import already_launched, global_rank
+from hybrid_ir.lines import write_lines
 from hybrid_ir.modeling.adapters import describe_training
+from hybrid_ir.modeling.card import write_card
 from hybrid_ir.modeling.encoder import BiEncoder
 from hybrid_ir.modeling.export import save_model
 from hybrid_ir.modeling.losses import ContrastiveLoss
 from hybrid_ir.modeling.module import BiEncoderModule
 from hybrid_ir.modeling.sharding import ShardedStrategy
+from hybrid_ir.run_folder import EXCLUDED_FILE, PROGRESS_FILE, SUMMARY_FILE
 from hybrid_ir.run_lock import hold
+from hybrid_ir.tracking.loggers import make_logger
 from hybrid_ir.training import checkpoint as ckpt
-from hybrid_ir.training import loggers
 from hybrid_ir.training.environment import describe_environment
 from hybrid_ir.training.identity import Identity
 from hybrid_ir.training.interrupt import Interrupted, SignalHandler
 from hybrid_ir.training.progress import TeeConsole, TrainingProgress
 
 log = logging.getLogger("hybrid_ir")
-
-SUMMARY = "summary.json"
-"""Written last: a run's folder that has it is complete."""
 
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
@@ -75,6 +77,8 @@ class Prepared:
     data: HybridDataModule
     validation: Benchmark | None
     benchmarks: dict[str, Benchmark | ExternalBenchmark]
+    excluded: Exclusion | None
+    """Items that are not trained on since they overlap with a benchmark."""
 
 
 def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True) -> Prepared:
@@ -83,6 +87,7 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
     Raises:
         UserError: the data or the model cannot be had, or cannot fill the batches that were asked for.
     """
+    compared = {name: benchmark_texts(name, config.benchmark[name]) for name in config.data.exclude_overlap_with}
     corpus = ParallelCorpus.build(make_source(config.data), config.data.verify_cache)
     _say_corpus(corpus, console)
     if config.data.languages is not None:
@@ -92,10 +97,16 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
                 f"data.languages: the data has nothing in {', '.join(missing)}; it has {', '.join(corpus.languages)}"
             )
     held = held_out(corpus, config.data.validation)
+    keep, barred = ~held, corpus.passages_of(held)
+    excluded = None
+    if compared:
+        with EvaluationProgress(console, "overlap") as progress:
+            excluded = exclusion(corpus, compared, config.data.overlap_words, progress)
+        _say_excluded(excluded, console)
+        keep, held, barred = keep & ~excluded.items, held & ~excluded.items, barred | excluded.passages
     validation = validation_benchmark(corpus, held, config.data.validation)
-    keep = ~held
     if config.loss.num_negatives:
-        keep &= _with_negatives(corpus, console)
+        keep &= _with_negatives(corpus, barred, console)
     plan = BatchPlan(corpus.table.restricted(keep), config.sampler, config.batch_size, config.seed)
     if plan.dropped_languages:
         named = ", ".join(f"{code} ({n} passages)" for code, n in sorted(plan.dropped_languages.items()))
@@ -122,11 +133,12 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
         config.data.num_workers,
         config.trainer.chunk_rows,
         config.trainer.chunk_tokens,
+        barred,
     )
     benchmarks = {}
     if with_benchmarks:
         benchmarks = {name: load_benchmark(name, section) for name, section in config.benchmark.items()}
-    return Prepared(corpus, encoder, plan, data, validation, benchmarks)
+    return Prepared(corpus, encoder, plan, data, validation, benchmarks, excluded)
 
 
 def build_module(config: TrainConfig, prepared: Prepared, run_dir: Path) -> BiEncoderModule:
@@ -232,11 +244,28 @@ def _say_corpus(corpus: ParallelCorpus, console: Console) -> None:
         )
         for line in corpus.report["first_bad_lines"]:
             console.print(f"  {line}", highlight=False, markup=False)
+    for what, number in corpus.report.get("left_out", {}).items():
+        console.print(f"[yellow]left out:[/] {number:,} {what}", highlight=False)
 
 
-def _with_negatives(corpus: ParallelCorpus, console: Console) -> np.ndarray:
-    """[items] bool: items with an explicit negative in every language they have."""
-    keep = corpus.least_negatives() > 0
+def _say_excluded(excluded: Exclusion, console: Console) -> None:
+    report = excluded.report()
+    if report["items"] == len(excluded.corpus):
+        raise DataError(
+            f"data.exclude_overlap_with=[{','.join(report['benchmarks'])}]: every item of the data overlaps; set "
+            f"data.overlap_words above {report['words']}, or train on other data"
+        )
+    by = [", ".join(f"{name} {n:,}" for name, n in report[kind].items()) for kind in ("languages", "sources")]
+    console.print(
+        f"[yellow]left out, overlap with {', '.join(report['benchmarks'])}:[/] {report['items']:,} of "
+        f"{len(excluded.corpus):,} items" + (f"; per language: {by[0]}; by source: {by[1]}" if report["items"] else ""),
+        highlight=False,
+    )
+
+
+def _with_negatives(corpus: ParallelCorpus, barred: np.ndarray, console: Console) -> np.ndarray:
+    """[items] bool: items with an explicit negative in every language they have, without the ``barred`` passages."""
+    keep = corpus.least_negatives(barred) > 0
     if not keep.any():
         raise DataError("loss.num_negatives: no item of the data has explicit negatives; set it to 0, or mine some")
     if not keep.all():
@@ -288,7 +317,7 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
         value = run.execute()
     except BaseException as error:
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        loggers.finish(run.logger, code)
+        run.end_logging(EXIT_USAGE if isinstance(error, UserError | torch.OutOfMemoryError) else code)
         if isinstance(error, Interrupted):
             console.print(
                 f"stopped by a signal; continue with: python train.py resume={config.output_dir}", highlight=False
@@ -302,7 +331,7 @@ def run_training(config: TrainConfig, overrides: list[str]) -> float | None:
         if isinstance(error, WorkerDied):
             raise WorkerDied(f"{error}; continue with resume={config.output_dir}") from error
         raise
-    loggers.finish(run.logger, 0)
+    run.end_logging(0)
     return value
 
 
@@ -324,8 +353,8 @@ class _Run:
         _check_machine(config)
         if self.is_main:
             hold(run_dir)
-        if config.resume and (run_dir / SUMMARY).exists():
-            summary = json.loads((run_dir / SUMMARY).read_text())
+        if config.resume and (run_dir / SUMMARY_FILE).exists():
+            summary = json.loads((run_dir / SUMMARY_FILE).read_text())
             if summary["steps"] >= config.trainer.max_steps or summary["stopped_early"]:
                 missing = [name for name in config.benchmark if name not in summary.get("benchmarks", summary)]
                 if missing:
@@ -343,12 +372,13 @@ class _Run:
         if resume_step is not None and (run_dir / RESULTS_FILE).exists():
             self.results = Results.read_csv(run_dir / RESULTS_FILE).until(resume_step)
         prepared = prepare(config, self.console)
-        identity = Identity.of(config, prepared.corpus)
+        identity = Identity.of(config, prepared.corpus, prepared.excluded)
         if resume_step is not None:
             ckpt.check_resumable(latest[0][1], identity, config.trainer.max_steps)
         monitor = self._monitor(prepared)
         self._write_environment(prepared)
-        self.logger = loggers.make_logger(config, run_dir, (resume_step or 0) if config.resume else None)
+        logged_step = (resume_step or 0) if config.resume else None
+        self.logger = make_logger(config, self.overrides, run_dir, logged_step, self.console)
         checkpointing = ckpt.Checkpointing(
             run_dir,
             config.checkpoint.every_n_steps,
@@ -356,7 +386,7 @@ class _Run:
             config.trainer.early_stopping_patience,
             identity,
         )
-        progress = TrainingProgress(self.console, config.batch_size, self.begin)
+        progress = self.progress = TrainingProgress(self.console, config.batch_size, self.begin, run_dir)
         evaluation = EvaluationCallback(
             self._scheduled(prepared, monitor),
             config.evaluation,
@@ -401,10 +431,7 @@ class _Run:
         self._log_final(final, at_last_step, step)
         exposure = prepared.data.exposure(step)
         if self.logger is not None:
-            shown = {
-                f"exposure/{row['language']}/{k}": v for row in exposure for k, v in row.items() if k != "language"
-            }
-            self.logger.log_metrics(shown, step=step)
+            self.logger.log_tables(final, exposure, step)
         if self.is_main:
             self._write_exposure(exposure)
             self._write_summary(prepared, module, checkpointing, progress, monitor, final, exported_step, step)
@@ -474,6 +501,8 @@ class _Run:
         for name, settings in results.macro().items():
             shown = "  ".join(f"{setting} {values['map']:.3f}" for setting, values in settings.items())
             self.console.print(f"step {step}  {name} mAP: {shown}", highlight=False)
+            setting = "multilingual" if "multilingual" in settings else next(iter(settings))
+            self.progress.value = (f"{name} {setting} mAP", settings[setting]["map"])
 
     def _trained(self, path: Path, checkpointing: ckpt.Checkpointing) -> bool:
         """Whether a checkpoint is the last of its run: at the last step, or stopped early."""
@@ -521,7 +550,6 @@ class _Run:
                 from hybrid_ir.evaluation.figures import save_figures  # matplotlib takes a second to import
 
                 save_figures(final, self.run_dir)
-            loggers.log_language_bias(self.logger, final, step)
             self.results.write_csv(self.run_dir / RESULTS_FILE)
         return final
 
@@ -534,6 +562,11 @@ class _Run:
         self.logger.log_metrics(
             {**missing, **{"final" + n.removeprefix("val"): v for n, v in values.items()}}, step=step
         )
+
+    def end_logging(self, exit_code: int) -> None:
+        """Ends the run where it is looked at."""
+        if self.logger is not None:
+            self.logger.finish(exit_code)
 
     # --------------------------------------------------------------------------------------------------- files
 
@@ -556,11 +589,13 @@ class _Run:
         if not self.is_main:
             return
         text = json.dumps(
-            describe_environment(self.config, prepared.corpus, prepared.benchmarks.values()),
+            describe_environment(self.config, prepared.corpus, prepared.benchmarks.values(), prepared.excluded),
             indent=1,
             ensure_ascii=False,
         )
         cache.write_atomic(self.run_dir / "environment.json", text)
+        if prepared.excluded is not None:
+            write_lines(self.run_dir / EXCLUDED_FILE, prepared.excluded.lines())
 
     def _write_exposure(self, rows: list[dict[str, Any]]) -> None:
         lines = [",".join(rows[0])] + [",".join(str(v) for v in row.values()) for row in rows]
@@ -593,11 +628,13 @@ class _Run:
             "monitor": monitor,
             "monitor_value": checkpointing.best_value,
             "selected_on_benchmark": monitor is not None and monitor.split("/")[1] != VALIDATION,
+            "excluded_overlap": prepared.excluded.report()["items"] if prepared.excluded is not None else 0,
             "plan": state["counts"],
             # of the batches trained on: a loader's workers may have planned further
             "source_rows": dict(zip(prepared.corpus.sources, state["source_rows"], strict=True)),
         }
-        cache.write_atomic(self.run_dir / SUMMARY, json.dumps(summary, indent=1))
+        write_card(self.run_dir, self.config, self.overrides, summary, final)
+        cache.write_atomic(self.run_dir / SUMMARY_FILE, json.dumps(summary, indent=1))
 
     def _show(self, final: Results, exposure: list[dict[str, Any]], exported_step: int) -> None:
         before = self.results.at_step(0)
@@ -634,6 +671,7 @@ class _Run:
 
     def _clean(self) -> None:
         """A complete run needs no optimizer state, and not the best weights twice."""
+        (self.run_dir / PROGRESS_FILE).unlink(missing_ok=True)
         if self.config.checkpoint.keep_optimizer:
             return
         for _, path in ckpt.checkpoints(self.run_dir):

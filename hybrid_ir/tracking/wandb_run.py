@@ -1,0 +1,261 @@
+"""A run on Weights & Biases: online when logged in, offline otherwise; without a question, without a long wait."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from rich.console import Console
+from wandb.sdk.lib.runid import generate_id
+
+from hybrid_ir.cache import write_atomic
+from hybrid_ir.composition import parse_settings
+from hybrid_ir.config import API_KEY, TrainConfig
+from hybrid_ir.errors import UserError
+from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER
+from hybrid_ir.launching.sweep import job_names
+from hybrid_ir.tracking.loggers import Values
+from hybrid_ir.tracking.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("hybrid_ir")
+
+INIT_SECONDS = 30.0
+"""How long a server may take to answer at the start, before the run goes on offline."""
+FINISH_SECONDS = 60.0
+"""How long an upload may take at the end; what is left can be uploaded with ``wandb sync``."""
+MAX_NAME = 128
+MAX_TAG = 64
+STEP = "trainer/global_step"
+"""The training step, as Lightning's logger names it. Weights & Biases' own step counts calls."""
+
+_RUN_ID = "wandb_run_id"
+_SUPERSEDED = "superseded"
+_NOT_IN_NAME = {"output_dir", "resume", "dry_run", "threads", "sweep", "logger", "launcher"}
+"""Settings, or sections of them, that say nothing about what is trained."""
+_FOLDERS = re.compile(r"""[^=,\[\]'"]*/|['"]""")
+"""What stands before the last part of a path, also of each path in a list; and quotes."""
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger of Weights & Biases, for a run that may go on after a kill, and does not end where it fails.
+
+    Args:
+        run_dir: the run's folder; the files are in ``wandb/``.
+        mode: ``online``, ``offline`` or ``disabled``.
+        settings: further arguments of ``wandb.init``.
+    """
+
+    def __init__(self, run_dir: Path, mode: str, **settings: Any) -> None:
+        timeouts = wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS)
+        super().__init__(save_dir=str(run_dir), mode=mode, resume="allow", settings=timeouts, **settings)
+        self.mode = mode
+        self._reached = -1
+        self._last: dict[str, Any] = {}
+        self._summary: dict[str, dict[str, float]] = {}
+        self._superseded: list[Path] = []
+        self._failed = False
+
+    def continue_from(self, before: Sequence[Values], parts: Sequence[Path]) -> None:
+        """Sends what is missing of what earlier starts of the run have logged, and leaves out what is there.
+
+        Args:
+            before: what they have logged, up to the checkpoint.
+            parts: folders of what they have sent or kept.
+        """
+        run = self.experiment
+        if run.resumed:  # the server knows it, and may have rows from beyond the checkpoint
+            for name, value in dict(run.summary).items():
+                self._last[name] = value.get("last") if hasattr(value, "get") else value
+            self._reached = int(self._last.get(STEP, -1))
+        elif self.mode != "online" and not all(map(_is_unsent, parts)):
+            return  # a server knows it that cannot be asked
+        self._superseded = [part for part in parts if _is_unsent(part)]  # this start has all that they have
+        for values in before:
+            self.log_metrics(values.metrics, values.step)
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        macro_means = [name for name in metrics if name.startswith("val/") and name.count("/") == 3]
+        for name in macro_means:
+            best = min if name.rpartition("/")[2] in LOWER_IS_BETTER else max
+            if name not in self._summary:
+                summary = f"{best.__name__},last"
+                self._send(partial(self.experiment.define_metric, name, step_metric=STEP, summary=summary))
+            before = self._summary.get(name, {}).get(best.__name__, metrics[name])
+            self._summary[name] = {best.__name__: best(metrics[name], before), "last": metrics[name]}
+        if step is None or step > self._reached or (step == self._reached and not self._is_there(metrics)):
+            self._send(partial(super().log_metrics, metrics, step))
+
+    def log_table_of(self, table: Table, step: int) -> None:
+        self.log_table(table.name, columns=list(table.columns), data=[list(row) for row in table.rows], step=step)
+
+    def log_figure(self, name: str, figure: Figure, step: int) -> None:
+        from hybrid_ir.evaluation.figures import pixels
+
+        self.log_image(name, [pixels(figure)], step=step)
+
+    def _send(self, action: Callable[[], Any]) -> None:
+        """Does something in which the network, or the service beside this process, may fail: a page that somebody looks
+        at is not worth a trained model, and the curves are in the CSV too."""
+        if self._failed:
+            return
+        try:
+            action()
+        except Exception as error:  # of many kinds, from several libraries
+            self._failed = True
+            log.warning("Weights & Biases failed (%r); the run goes on without it", error)
+
+    def _is_there(self, metrics: dict[str, Any]) -> bool:
+        """Whether values of the last step that the server has are those that it has."""
+        return all(name in self._last and self._last[name] == value for name, value in metrics.items())
+
+    def finish(self, exit_code: int) -> None:
+        if self.experiment.resumed:  # the best value is otherwise that since the resume
+            self._send(partial(self.experiment.summary.update, self._summary))
+        self._failed = False  # what was logged before a failure is still to be kept
+        self._send(partial(self.experiment.finish, exit_code=exit_code))
+        for part in self._superseded:
+            _put_aside(part)
+
+
+def start_wandb(
+    config: TrainConfig, overrides: Sequence[str], run_dir: Path, before: Sequence[Values], console: Console
+) -> WandbRun:
+    """Begins the run on Weights & Biases, or goes on with it.
+
+    Args:
+        config: its configuration.
+        overrides: its settings as they were given.
+        run_dir: its folder.
+        before: what earlier starts of it have logged, up to the checkpoint.
+        console: where it is said why the run is offline.
+
+    Raises:
+        UserError: a setting is not accepted, or a variable of the environment has an API key that would be shown.
+    """
+    _check_environment()
+    identity = run_dir / _RUN_ID
+    if not identity.exists():
+        write_atomic(identity, generate_id())
+    settings = {
+        "project": config.logger.project,
+        "entity": config.logger.entity,
+        "group": config.logger.group,
+        "name": run_name(overrides, run_dir),
+        "id": identity.read_text(),
+        "tags": run_tags(config),
+        "config": config.model_dump(mode="json"),
+    }
+    parts = _parts(run_dir)
+    mode, reason = _mode()
+    try:
+        run = WandbRun(run_dir, mode, **settings)
+        try:
+            _ = run.experiment  # begins the run
+        except wandb.errors.CommError as error:
+            wandb.teardown()  # which holds the run's id
+            for part in set(_parts(run_dir)) - set(parts):
+                _put_aside(part)
+            reason = str(error).splitlines()[0]
+            run = WandbRun(run_dir, "offline", **settings)
+            _ = run.experiment
+    except wandb.errors.UsageError as error:
+        raise UserError(f"logger=wandb: {error}; mend it, or set WANDB_MODE=offline") from None
+    if reason is not None:
+        console.print(
+            f"Weights & Biases: {reason}; the run is kept in {run_dir / 'wandb'}, upload it with: wandb sync "
+            f"{run_dir / 'wandb'}",
+            highlight=False,
+            markup=False,
+        )
+    run.continue_from(before, parts)
+    return run
+
+
+def run_name(overrides: Iterable[str], run_dir: Path) -> str:
+    """The name of a run: the folder's where settings name it, as in a sweep; else the settings that were given, as a
+    sweep would name its folder; else the folder's. At most ``MAX_NAME`` characters."""
+    kept: dict[str, str] = {}
+    for setting in overrides:
+        key = str(parse_settings([setting])[0].key_or_group).replace("/", ".")
+        if key.partition(".")[0] not in _NOT_IN_NAME:
+            kept[key] = f"{key}={_FOLDERS.sub('', setting.partition('=')[2])}"
+    name = run_dir.name
+    if "=" not in name and kept:
+        (name,) = job_names([list(kept.values())], set(kept))
+    if len(name) > MAX_NAME:
+        name = f"{name[: MAX_NAME - 11]},{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    return name
+
+
+def run_tags(config: TrainConfig) -> list[str]:
+    """Batching, ratio, seed, model and data of a run, and the tags that the configuration adds."""
+    model = config.model.kind if config.model.kind == "small" else Path(config.model.name_or_path).name
+    data: str = config.data.source
+    if config.data.source == "parallel_jsonl":
+        paths = [config.data.path] if isinstance(config.data.path, str) else config.data.path
+        data = "+".join(Path(path).name for path in paths)
+    made = [
+        config.sampler.preset,
+        f"mono_ratio={config.sampler.mono_ratio:g}",
+        f"seed={config.seed}",
+        f"model={model}",
+        f"data={data}",
+    ]
+    return list(dict.fromkeys(tag[:MAX_TAG] for tag in [*made, *config.logger.tags]))
+
+
+def _mode() -> tuple[str, str | None]:
+    """``WANDB_MODE``, or online where somebody is logged in; and why it is not, where nobody has asked for that."""
+    asked = os.environ.get("WANDB_MODE", "online")
+    if asked not in ("", "online", "run"):
+        return asked, None
+    try:
+        # Without a question, since nobody may be watching, and without asking the server, which may be out of reach.
+        logged_in = wandb.login(prompt=False, verify=False)
+    except wandb.errors.AuthenticationError as error:
+        return "offline", str(error).rstrip(".")
+    return ("online", None) if logged_in else ("offline", "not logged in")
+
+
+def _check_environment() -> None:
+    """Refuses an API key in a variable that Weights & Biases shows.
+
+    Raises:
+        UserError: names the variable.
+    """
+    secret = os.environ.get("WANDB_API_KEY", "")
+    for name, value in os.environ.items():
+        if not name.startswith("WANDB_") or name in ("WANDB_API_KEY", "WANDB_GIT_COMMIT"):
+            continue
+        if API_KEY.search(value) or (secret and secret in value):
+            raise UserError(
+                f"{name}: holds an API key of Weights & Biases, which would be shown with the run; put it into "
+                f"WANDB_API_KEY, or log in with: wandb login"
+            )
+
+
+def _parts(run_dir: Path) -> list[Path]:
+    """Folders of what each start of a run has sent or kept."""
+    return sorted(path for path in (run_dir / "wandb").glob("*run-*") if path.is_dir() and not path.is_symlink())
+
+
+def _is_unsent(part: Path) -> bool:
+    return part.name.startswith("offline-") and not any(part.glob("*.synced"))
+
+
+def _put_aside(part: Path) -> None:
+    """Moves a folder to where ``wandb sync`` does not look."""
+    target = part.parent / _SUPERSEDED / part.name
+    target.parent.mkdir(exist_ok=True)
+    part.rename(target)
