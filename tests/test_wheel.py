@@ -74,6 +74,8 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     templates = {f"{TEMPLATES}/{path.name}" for path in (REPOSITORY / TEMPLATES).glob("*.toml")}
     assert len(templates) >= 18
     assert templates <= names
+    assert "hybrid_ir/modeling/card_template.md" in names
+    assert {f"hybrid_ir/analysis/templates/report.{kind}" for kind in ("html", "css", "js")} <= names
     assert "hydra_plugins/__init__.py" not in names  # a namespace that other plugins share
     tops = {name.split("/")[0] for name in names}
     assert tops == {"hybrid_ir", "hydra_plugins", wheel.name.split("-py3")[0] + ".dist-info"}
