@@ -5,17 +5,16 @@ Takes folders of runs; imports no torch. What is computed, and how, stands in ``
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from hybrid_ir.analysis.arguments import Parser, output_folder
 from hybrid_ir.analysis.comparison import System, compare
 from hybrid_ir.analysis.tables import print_comparison, write_comparison
 from hybrid_ir.cli import report_errors
-from hybrid_ir.composition import existing_parts, one_line
+from hybrid_ir.composition import existing_parts
 from hybrid_ir.errors import ConfigError
 
 _DESCRIPTION = """Compares evaluated runs: differences with intervals and paired tests over question ids.
@@ -68,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
-    if options.output is not None and Path(options.output).expanduser().is_file():
-        raise ConfigError(f"--output {options.output}: is a file; name a folder")
+    folder = None if options.output is None else output_folder(options.output, [])
     comparison = compare(
         parse_systems(options.systems),
         metric=options.metric,
@@ -81,25 +79,14 @@ def _run(arguments: list[str]) -> int:
         seed=options.seed,
     )
     print_comparison(comparison)
-    if options.output is not None:
-        folder = Path(options.output).expanduser()
+    if folder is not None:
         write_comparison(comparison, folder)
         print(f"tables: {folder / 'comparison.csv'}, {folder / 'comparison.tex'}")
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{one_line(message)}; --help explains the options")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m hybrid_ir.analysis.compare",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("hybrid_ir.analysis.compare", _DESCRIPTION)
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help="FOLDER or NAME=FOLDER1,FOLDER2,...")
     parser.add_argument("--metric", default="map", help="the metric that is compared (default: map)")
     parser.add_argument(
@@ -107,23 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baseline", metavar="NAME", help="the system that others are compared with (default: first)")
     parser.add_argument("--all-pairs", action="store_true", help="compare each pair of systems")
-    parser.add_argument("--permutations", type=_count, default=10_000, metavar="N", help="of the test (default: 10000)")
-    parser.add_argument("--resamples", type=_count, default=10_000, metavar="N", help="of intervals (default: 10000)")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of permutations and resamples (default: 0)")
+    parser.add_draws()
     parser.add_argument("--output", metavar="DIR", help="also write comparison.csv and comparison.tex into this folder")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 100:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 100")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Row:
     @property
     def shown(self) -> bool:
         """Whether a difference is shown: corrected p below .05, and 0 outside the interval."""
-        return self.p_holm < 1 - significance.LEVEL and not self.low <= 0 <= self.high
+        return significance.is_shown(self.p_holm, self.low, self.high)
 
 
 @dataclass

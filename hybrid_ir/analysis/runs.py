@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -71,6 +71,44 @@ def read_run(folder: Path, metric: str) -> dict[str, QueryValues]:
     Raises:
         DataError: the folder or the file is not there or not a run's, or no benchmark has the metric.
     """
+    found = read_metrics(folder, [metric])
+    if not found:
+        known = metrics_in(folder)
+        near = nearest(metric, known)
+        hint = f'did you mean "{near}"? ' if near else ""
+        raise DataError(
+            f"--metric {metric}: not in {folder / PER_QUERY_FILE}; {hint}it has {', '.join(sorted(known)) or 'none'}"
+        )
+    return found[metric]
+
+
+def metrics_in(folder: Path) -> list[str]:
+    """Names of the metrics that a run has of its queries.
+
+    Raises:
+        DataError: the folder or the file is not there or not a run's.
+    """
+    return pc.unique(_read(folder, ["metric"])["metric"]).to_pylist()
+
+
+def read_metrics(folder: Path, metrics: Sequence[str]) -> dict[str, dict[str, QueryValues]]:
+    """Values at the last step of each benchmark, by metric and benchmark, without the metrics that are not there.
+
+    Raises:
+        DataError: the folder or the file is not there or not a run's.
+    """
+    table = _read(folder, _COLUMNS, pc.field("metric").isin(list(metrics)))
+    found: dict[str, dict[str, QueryValues]] = {}
+    for metric in metrics:
+        of_metric = table.filter(pc.equal(table["metric"], metric))
+        for benchmark in pc.unique(of_metric["benchmark"]).to_pylist():
+            own = of_metric.filter(pc.equal(of_metric["benchmark"], benchmark))
+            last = own.filter(pc.equal(own["step"], pc.max(own["step"])))
+            found.setdefault(metric, {})[benchmark] = _query_values(last, folder, benchmark)
+    return found
+
+
+def _read(folder: Path, columns: list[str], rows: pc.Expression | None = None) -> pa.Table:
     path = folder / PER_QUERY_FILE
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of an evaluated run")
@@ -78,25 +116,14 @@ def read_run(folder: Path, metric: str) -> dict[str, QueryValues]:
         raise DataError(f"{folder}: has no {PER_QUERY_FILE}; give the folder of a run that is complete")
     try:
         with pq.ParquetFile(path) as file:
-            absent = [name for name in _COLUMNS if name not in file.schema_arrow.names]
+            absent = [name for name in columns if name not in file.schema_arrow.names]
         if absent:
             raise DataError(f"{path}: has no column {absent[0]}; give the folder of a run, and move this file away")
+        texts = [name for name in columns if name in _TEXTS]
         # partitioning: folders named seed=1 are no columns
-        rows = pc.field("metric") == metric
-        table = pq.read_table(path, columns=_COLUMNS, filters=rows, read_dictionary=_TEXTS, partitioning=None)
-        if not len(table):
-            known = pc.unique(pq.read_table(path, columns=["metric"], partitioning=None)["metric"]).to_pylist()
-            near = nearest(metric, known)
-            hint = f'did you mean "{near}"? ' if near else ""
-            raise DataError(f"--metric {metric}: not in {path}; {hint}it has {', '.join(sorted(known)) or 'none'}")
+        return pq.read_table(path, columns=columns, filters=rows, read_dictionary=texts, partitioning=None)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{path}: is not a file of query values ({str(error).splitlines()[0]}); move it away") from None
-    found = {}
-    for benchmark in pc.unique(table["benchmark"]).to_pylist():
-        own = table.filter(pc.equal(table["benchmark"], benchmark))
-        last = own.filter(pc.equal(own["step"], pc.max(own["step"])))
-        found[benchmark] = _query_values(last, folder, benchmark)
-    return found
 
 
 def _query_values(table: pa.Table, folder: Path, benchmark: str) -> QueryValues:
@@ -105,10 +132,14 @@ def _query_values(table: pa.Table, folder: Path, benchmark: str) -> QueryValues:
     unknown = sorted(set(columns[0][1]) - set(SETTINGS))
     if unknown:
         raise DataError(f"{where}: unknown setting {unknown[0]}; known: {', '.join(SETTINGS)}")
-    keys, cell_of_row = np.unique(np.stack([codes for codes, _ in columns], axis=1), axis=0, return_inverse=True)
-    cells = [Cell(*(names[code] for (_, names), code in zip(columns, key, strict=True))) for key in keys.tolist()]
+    # one number for each combination: rows of a matrix are much slower to sort
+    sizes = [len(names) for _, names in columns]
+    combined = np.ravel_multi_index([codes for codes, _ in columns], sizes)
+    keys, cell_of_row = np.unique(combined, return_inverse=True)
+    places = np.stack(np.unravel_index(keys, sizes), axis=1).tolist()
+    cells = [Cell(*(names[code] for (_, names), code in zip(columns, place, strict=True))) for place in places]
     question_of_row, questions = _codes(table["query_id"])
-    flat = question_of_row * len(cells) + cell_of_row.reshape(-1)
+    flat = question_of_row * len(cells) + cell_of_row
     values = np.full(len(questions) * len(cells), np.nan)
     row_values = table["value"].to_numpy()
     repeated = np.bincount(flat, minlength=len(values)) > 1
@@ -174,6 +205,9 @@ def check_same_queries(first: QueryValues, other: QueryValues) -> None:
     Raises:
         DataError: they were not; the message names the first difference.
     """
+    alike = first.cells == other.cells and np.array_equal(first.questions, other.questions)
+    if alike and np.array_equal(np.isnan(first.values), np.isnan(other.values)):
+        return
     here, there = dict(_queries(first)), dict(_queries(other))
     for cell in dict.fromkeys([*first.cells, *other.cells]):
         ours, theirs = here.get(cell), there.get(cell)

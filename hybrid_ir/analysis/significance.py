@@ -94,12 +94,7 @@ def bootstrap_interval(
     Returns:
         Lower and upper ends, both [statistics], of intervals with coverage ``LEVEL``.
     """
-    rng = np.random.default_rng(seed)
-    questions = len(differences)
-    drawn = [
-        _resampled(_resample(rng, size, questions), differences, weights) for size in _chunks(resamples, questions)
-    ]
-    return _ends(np.concatenate(drawn))
+    return interval(resampled([differences[None]], weights, resamples, seed)[0])
 
 
 def hierarchical_interval(
@@ -121,18 +116,56 @@ def hierarchical_interval(
     Returns:
         Lower and upper ends of system minus baseline, both [statistics].
     """
-    rng = np.random.default_rng(seed)
-    questions = baseline.shape[1]
-    drawn = []
+    first, second = resampled([baseline, system], weights, resamples, seed, seeds_too=True)
+    return interval(second - first)
+
+
+def resampled(
+    systems: Sequence[np.ndarray],
+    weights: np.ndarray,
+    resamples: int = 10_000,
+    seed: int = 0,
+    seeds_too: bool = False,
+) -> np.ndarray:
+    """Statistics of systems in bootstrap resamples, which draw the same questions for all of them: what two systems
+    differ by in a resample is a resample of their difference.
+
+    Args:
+        systems: arrays [seeds, questions, cells], NaN where a question does not count (alike in all).
+        weights: [cells, statistics].
+        resamples: how many.
+        seed: of the draw.
+        seeds_too: draw each system's seeds as well, on their own; else a question's value is its mean over the seeds.
+
+    Returns:
+        [systems, resamples, statistics].
+    """
+    rng, rng_of_seeds = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    present = _present(systems[0][0])
+    questions = len(present)
+    values = [np.nan_to_num(runs if seeds_too else runs.mean(axis=0, keepdims=True)) for runs in systems]
+    drawn = np.empty((len(systems), resamples, weights.shape[1]))
+    done = 0
     for size in _chunks(resamples, questions):
         counts = _resample(rng, size, questions)
-        means = []
-        for runs in (baseline, system):
-            of_seeds = np.stack([_resampled(counts, values, weights) for values in runs], axis=1)
-            shares = _resample(rng, size, len(runs)) / len(runs)
-            means.append(np.einsum("rs,rsk->rk", shares, of_seeds))
-        drawn.append(means[1] - means[0])
-    return _ends(np.concatenate(drawn))
+        sizes = counts @ present
+        drawn_weights = (sizes > 0) @ weights
+        for system, runs in enumerate(values):
+            shares = _resample(rng_of_seeds, size, len(runs)) / len(runs) if seeds_too else np.ones((size, 1))
+            sums = np.zeros_like(sizes)
+            for i, run in enumerate(runs):
+                sums += shares[:, [i]] * (counts @ run)
+            means = np.divide(sums, sizes, out=sums, where=sizes > 0)
+            with np.errstate(invalid="ignore"):
+                drawn[system, done : done + size] = (means @ weights) / drawn_weights
+        done += size
+    return drawn
+
+
+def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the middle ``LEVEL`` of resamples [resamples, statistics], both [statistics]."""
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return low, high
 
 
 def standard_error(differences: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -187,6 +220,11 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     return corrected
 
 
+def is_shown(p: float, low: float, high: float) -> bool:
+    """Whether a difference is shown: corrected p below 1 - ``LEVEL``, and 0 outside the interval."""
+    return p < 1 - LEVEL and not low <= 0 <= high
+
+
 def pooled_standard_deviation(groups: Sequence[np.ndarray]) -> np.ndarray:
     """Standard deviation within groups: square root of the summed squares over the summed degrees of freedom.
 
@@ -215,16 +253,3 @@ def _resample(rng: np.random.Generator, size: int, of: int) -> np.ndarray:
     """[size, of] float64: how often each of ``of`` is drawn when ``of`` are drawn with replacement."""
     drawn = rng.integers(0, of, (size, of)) + of * np.arange(size)[:, None]
     return np.bincount(drawn.reshape(-1), minlength=size * of).reshape(size, of).astype(np.float64)
-
-
-def _resampled(counts: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[resamples, statistics] of questions drawn ``counts`` [resamples, questions] times."""
-    sums, sizes = counts @ np.nan_to_num(values), counts @ _present(values)
-    means = np.divide(sums, sizes, out=np.zeros_like(sums), where=sizes > 0)
-    with np.errstate(invalid="ignore"):
-        return (means @ weights) / ((sizes > 0) @ weights)
-
-
-def _ends(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return low, high

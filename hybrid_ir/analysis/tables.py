@@ -40,11 +40,11 @@ ONE_SEED = (
     "shown. Give several seeds; from 5 on, intervals are over seeds and questions."
 )
 
-_SETTING_NAMES: dict[Setting, str] = {"monolingual": "Mo.", "cross_lingual": "Cr.", "multilingual": "Mul."}
+SETTING_NAMES: dict[Setting, str] = {"monolingual": "Mo.", "cross_lingual": "Cr.", "multilingual": "Mul."}
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class Grid:
     """A table of texts, for the terminal and LaTeX alike."""
 
     title: str
@@ -61,7 +61,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     console = console or (Console() if sys.stdout.isatty() else Console(width=WIDTH))
     for grid in _grids(comparison, narrow=console.width < WIDTH):
         console.print(Text(grid.title, style="bold"))
-        console.print(_rich(grid))
+        console.print(rich_table(grid))
     console.print(Text(LEGEND, style="dim"))
     if any(min(row.seeds, row.baseline_seeds) == 1 for row in comparison.rows):
         console.print(Text(ONE_SEED, style="dim"))
@@ -76,17 +76,17 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 def in_words(row: Row) -> str:
     """A difference as a sentence: ``xquad_r: hybrid against x_x_mono, Mul. mAP: +.0310 [.0220, .0400], p < .001``."""
     corrected = "" if row.p_holm == row.p else " (Holm)"
-    value = "< .001" if row.p_holm < 0.001 else f"= {_p(row.p_holm)}"
+    value = "< .001" if row.p_holm < 0.001 else f"= {p_text(row.p_holm)}"
     lower = ", lower is better" if row.metric in LOWER_IS_BETTER else ""
     text = (
-        f"{row.benchmark}: {row.system} against {row.baseline}, {_SETTING_NAMES[row.setting]} "
-        f"{_metric_name(row.metric)}{lower}: {_difference(row)} {_interval(row)}, p {value}{corrected}"
+        f"{row.benchmark}: {row.system} against {row.baseline}, {SETTING_NAMES[row.setting]} "
+        f"{metric_name(row.metric)}{lower}: {_difference(row)} {_interval(row)}, p {value}{corrected}"
     )
     if not row.shown:
-        text += f": no difference shown (smallest detectable {_number(row.smallest_detectable, row.metric)})"
+        text += f": no difference shown (smallest detectable {number(row.smallest_detectable, row.metric)})"
     if not math.isnan(row.seed_deviation):
         text += (
-            f"; SD over seeds {_number(row.seed_deviation, row.metric)} "
+            f"; SD over seeds {number(row.seed_deviation, row.metric)} "
             f"({row.seeds} and {row.baseline_seeds} runs, interval over {row.interval})"
         )
     return text
@@ -101,14 +101,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     writer.writeheader()
     writer.writerows(asdict(row) for row in comparison.rows)
     write_atomic(folder / "comparison.csv", text.getvalue())
-    tables = "\n".join(_latex(grid) for grid in _grids(comparison))
-    write_atomic(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n% {_escaped(LEGEND)}\n\n{tables}")
+    tables = "\n".join(latex(grid) for grid in _grids(comparison))
+    write_atomic(folder / "comparison.tex", f"% needs \\usepackage{{booktabs}}\n% {escaped(LEGEND)}\n\n{tables}")
 
 
 # ------------------------------------------------------------------------------------------------------------ grids
 
 
-def _grids(comparison: Comparison, narrow: bool = False) -> list[_Grid]:
+def _grids(comparison: Comparison, narrow: bool = False) -> list[Grid]:
     """All tables; where it is narrow, a table of languages for each setting, and macro means without what is
     detectable."""
     grids = []
@@ -129,39 +129,39 @@ def _grids(comparison: Comparison, narrow: bool = False) -> list[_Grid]:
     return grids
 
 
-def _macro_grid(rows: Sequence[Row], narrow: bool) -> _Grid:
+def _macro_grid(rows: Sequence[Row], narrow: bool) -> Grid:
     first = rows[0]
     head = ("", "system", "value", "baseline", "difference", "95 %\ninterval", "p", "p\nHolm", "detectable")
     body = [
         (
-            _SETTING_NAMES[row.setting],
+            SETTING_NAMES[row.setting],
             row.system,
-            _number(row.system_value, row.metric),
-            _number(row.baseline_value, row.metric),
+            number(row.system_value, row.metric),
+            number(row.baseline_value, row.metric),
             _difference(row) + _mark(row),
             _interval(row),
-            _p(row.p),
-            _p(row.p_holm),
-            _number(row.smallest_detectable, row.metric),
+            p_text(row.p),
+            p_text(row.p_holm),
+            number(row.smallest_detectable, row.metric),
         )
         for row in rows
     ]
-    title = f"{first.benchmark}, {_metric_name(first.metric)}: macro means against {first.baseline}"
+    title = f"{first.benchmark}, {metric_name(first.metric)}: macro means against {first.baseline}"
     shown = len(head) - narrow
-    return _Grid(title, head[:shown], [row[:shown] for row in body], left=2, folding=1)
+    return Grid(title, head[:shown], [row[:shown] for row in body], left=2, folding=1)
 
 
-def _seed_grid(benchmark: str, metric: str, seeds: dict[tuple[Setting, str], list[float]]) -> _Grid:
+def _seed_grid(benchmark: str, metric: str, seeds: dict[tuple[Setting, str], list[float]]) -> Grid:
     body = []
     for (setting, system), values in seeds.items():
-        deviation = _number(float(np.std(values, ddof=1)), metric) if len(values) > 1 else "-"
-        points = " ".join(_number(value, metric) for value in values)
-        body.append((_SETTING_NAMES[setting], system, points, _number(float(np.mean(values)), metric), deviation))
-    title = f"{benchmark}, {_metric_name(metric)}: macro means of each run"
-    return _Grid(title, ("", "system", "runs", "mean", "SD"), body, left=3, folding=2)
+        deviation = number(float(np.std(values, ddof=1)), metric) if len(values) > 1 else "-"
+        points = " ".join(number(value, metric) for value in values)
+        body.append((SETTING_NAMES[setting], system, points, number(float(np.mean(values)), metric), deviation))
+    title = f"{benchmark}, {metric_name(metric)}: macro means of each run"
+    return Grid(title, ("", "system", "runs", "mean", "SD"), body, left=3, folding=2)
 
 
-def _language_grid(rows: Sequence[Row], settings: Sequence[Setting]) -> _Grid:
+def _language_grid(rows: Sequence[Row], settings: Sequence[Setting]) -> Grid:
     first = rows[0]
     by_key = {(row.query_language, row.setting): row for row in rows}
     body = []
@@ -170,21 +170,23 @@ def _language_grid(rows: Sequence[Row], settings: Sequence[Setting]) -> _Grid:
         cells = [language, f"{max(row.num_questions for row in there):,}"]
         for setting in settings:
             row = by_key.get((language, setting))
-            cells += ["-"] * 3 if row is None else [_difference(row) + _mark(row), _p(row.p), _p(row.p_holm)]
+            cells += ["-"] * 3 if row is None else [_difference(row) + _mark(row), p_text(row.p), p_text(row.p_holm)]
         body.append(tuple(cells))
-    names = [_SETTING_NAMES[setting] for setting in settings]
+    names = [SETTING_NAMES[setting] for setting in settings]
     head = [part for name in names for part in (f"diff.\n{name}", f"p\n{name}", f"p Holm\n{name}")]
     title = (
-        f"{first.benchmark}, {_metric_name(first.metric)}: {first.system} against {first.baseline}, by query language"
+        f"{first.benchmark}, {metric_name(first.metric)}: {first.system} against {first.baseline}, by query language"
     )
-    return _Grid(title, ("query\nlanguage", "questions", *head), body)
+    return Grid(title, ("query\nlanguage", "questions", *head), body)
 
 
-def _metric_name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """A metric as it is written in prose: ``mAP``, ``rank distance``."""
     return "mAP" if metric == "map" else metric.replace("_", " ")
 
 
-def _number(value: float, metric: str) -> str:
+def number(value: float, metric: str) -> str:
+    """A value of a metric: ``.7521``; places of a ranking: ``1,925.8``; ``-`` where there is none."""
     if not math.isfinite(value):
         return "-"
     if metric in LOWER_IS_BETTER:  # in places of a ranking, not shares
@@ -192,31 +194,49 @@ def _number(value: float, metric: str) -> str:
     return re.sub(r"^(-?)0\.", r"\1.", f"{value:.4f}")
 
 
-def _difference(row: Row) -> str:
-    text = _number(row.difference, row.metric)
+def signed(value: float, metric: str) -> str:
+    """A difference: ``+.0310``."""
+    text = number(value, metric)
     return text if text.startswith("-") else f"+{text}"
 
 
+def interval_text(low: float, high: float, metric: str) -> str:
+    """``[.0220, .0400]``."""
+    return f"[{number(low, metric)}, {number(high, metric)}]"
+
+
+def mark(shown: bool, difference: float, metric: str) -> str:
+    """``▲`` better, ``▼`` worse, ``*`` other, a space where no difference is shown: as wide as a mark, so that digits
+    stand below each other."""
+    if not shown:
+        return " "
+    if metric.startswith(_UNDIRECTED):
+        return "*"
+    return "▲" if (difference > 0) != (metric in LOWER_IS_BETTER) else "▼"
+
+
+def p_text(p: float) -> str:
+    """``.013``, ``<.001``."""
+    return "<.001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+
+
+def _difference(row: Row) -> str:
+    return signed(row.difference, row.metric)
+
+
 def _interval(row: Row) -> str:
-    return f"[{_number(row.low, row.metric)}, {_number(row.high, row.metric)}]"
+    return interval_text(row.low, row.high, row.metric)
 
 
 def _mark(row: Row) -> str:
-    if not row.shown:
-        return " "  # as wide as a mark, so that digits stand below each other
-    if row.metric.startswith(_UNDIRECTED):
-        return "*"
-    return "▲" if (row.difference > 0) != (row.metric in LOWER_IS_BETTER) else "▼"
-
-
-def _p(p: float) -> str:
-    return "<.001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+    return mark(row.shown, row.difference, row.metric)
 
 
 # -------------------------------------------------------------------------------------------------------- rendering
 
 
-def _rich(grid: _Grid) -> Table:
+def rich_table(grid: Grid) -> Table:
+    """The table for the terminal."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for i, head in enumerate(grid.head):
         if i == grid.folding:
@@ -235,21 +255,23 @@ _LATEX = {
 }  # fmt: skip
 
 
-def _escaped(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", escaped).strip()  # a hyphen is too short for a minus
+def escaped(text: str) -> str:
+    """Text for LaTeX."""
+    text = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", text).strip()  # a hyphen is too short for a minus
 
 
-def _latex(grid: _Grid) -> str:
+def latex(grid: Grid) -> str:
+    """The table for LaTeX with the package booktabs."""
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(grid.title)}}}",
+        rf"\caption{{{escaped(grid.title)}}}",
         rf"\begin{{tabular}}{{{'l' * grid.left}{'r' * (len(grid.head) - grid.left)}}}",
         r"\toprule",
-        " & ".join(_escaped(cell) for cell in grid.head) + r" \\",
+        " & ".join(escaped(cell) for cell in grid.head) + r" \\",
         r"\midrule",
-        *(" & ".join(_escaped(cell) for cell in row) + r" \\" for row in grid.rows),
+        *(" & ".join(escaped(cell) for cell in row) + r" \\" for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

@@ -6,13 +6,15 @@ A mean over many languages hides what happens to the few with little text; these
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybrid_ir import languages as _languages
-from hybrid_ir.evaluation.results import Results
 from hybrid_ir.languages import Language
+
+if TYPE_CHECKING:
+    from hybrid_ir.evaluation.results import Results
 
 GROUPINGS: dict[str, Callable[[Language], str | None]] = {
     "tier": lambda language: language.tier,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,10 @@ import pyarrow.parquet as pq
 from hybrid_ir.cache import write_atomic
 from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
-from hybrid_ir.evaluation.metrics import Group, GroupScores
 from hybrid_ir.run_folder import PER_QUERY_FILE
+
+if TYPE_CHECKING:
+    from hybrid_ir.evaluation.metrics import Group, GroupScores  # which imports torch
 
 RESULTS_FILE = "results.csv"
 BIAS_FILE = "language_bias.csv"
