@@ -33,6 +33,7 @@ from hybrid_ir.composition import (
     quote,
     quote_path,
     said,
+    show,
     sweep_jobs,
 )
 from hybrid_ir.config import EvaluateConfig, TrainConfig
@@ -43,7 +44,7 @@ from hybrid_ir.launching.faults import report_is_mine, reported
 from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
 from hybrid_ir.launching.sweep import SESSION, Session, job_names, print_table, sweep_exit_code, swept_keys
-from hybrid_ir.launching.sweep_folder import is_begun, is_complete, sweep_folder
+from hybrid_ir.launching.sweep_folder import is_begun, is_complete, read_sweep, sweep_folder
 from hybrid_ir.resume import prepare_resume
 from hybrid_ir.run_folder import (
     CONFIG_FILE,
@@ -51,12 +52,13 @@ from hybrid_ir.run_folder import (
     SUMMARY_FILE,
     check_output_dir,
     claim,
+    read_run_config,
     release,
     unique_dir,
     write_run_files,
 )
 from hybrid_ir.run_lock import hold
-from hybrid_ir.schema_keys import nearest_key, schema_keys
+from hybrid_ir.schema_keys import flatten, nearest_key, schema_keys
 
 Config = TrainConfig | EvaluateConfig
 
@@ -250,8 +252,31 @@ def _check_sweep_dir(sweep_dir: str, names: Sequence[str]) -> None:
             ) from None
 
 
-def _continue_sweep(composing: Composer, folder: Path, jobs: Sequence[Sequence[str]], names: Sequence[str]) -> set[str]:
+def _known_names(folder: Path, jobs: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
+    """Names of jobs, those that a sweep has already under the names that they have there: a key that takes several
+    values only now is not in them.
+
+    Raises:
+        ConfigError: two jobs would have the same name.
+    """
+    known = {frozenset(job["overrides"]): job["name"] for job in read_sweep(folder)}
+    found = [known.get(frozenset(job), name) for job, name in zip(jobs, names, strict=True)]
+    for name in found:
+        if found.count(name) > 1:
+            raise ConfigError(f"sweep={folder}: two jobs would be named {name}; name another sweep")
+    return found
+
+
+def _continue_sweep(
+    composing: Composer, folder: Path, jobs: Mapping[tuple[str, ...], Config], names: Sequence[str]
+) -> set[str]:
     """Checks that what the folder of a sweep holds are these jobs.
+
+    Args:
+        composing: of the command.
+        folder: of the sweep.
+        jobs: their configurations, by their settings.
+        names: of their folders.
 
     Returns:
         Names of the jobs that are complete.
@@ -260,7 +285,7 @@ def _continue_sweep(composing: Composer, folder: Path, jobs: Sequence[Sequence[s
         ConfigError: a job has been run with other settings.
     """
     complete = set()
-    for settings, name in zip(jobs, names, strict=True):
+    for (settings, asked), name in zip(jobs.items(), names, strict=True):
         path = folder / name
         if not (is_complete(path) or is_begun(path)):
             try:
@@ -272,11 +297,40 @@ def _continue_sweep(composing: Composer, folder: Path, jobs: Sequence[Sequence[s
                 config, _ = prepare_resume(composing, str(path), settings)
             except ConfigError as error:
                 raise ConfigError(f"sweep={folder}: job {name}: {error}") from None
+            _check_same_job(folder, name, config.model_dump(mode="json"), asked)
             if is_complete(path) and not _asks_for_more(path, config):
                 complete.add(name)
         elif is_complete(path):
+            _check_same_job(folder, name, read_run_config(path), asked)
             complete.add(name)
     return complete
+
+
+_MAY_DIFFER = (
+    "output_dir", "resume", "dry_run", "sweep", "threads", "logger", "launcher", "accelerator", "devices",
+    "trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes",
+    "trainer.chunk_rows", "trainer.chunk_tokens", "trainer.grad_cache",
+)  # fmt: skip
+"""Keys, and sections, of where and with what a job runs."""
+
+
+def _check_same_job(folder: Path, name: str, stored: Mapping[str, Any], asked: Config) -> None:
+    """Compares a job that a sweep has with the one that is asked for, also in what is not asked for any more.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    may_differ = [*_MAY_DIFFER, *(["benchmark"] if isinstance(asked, TrainConfig) else [])]
+    there, here = flatten(stored), flatten(asked.model_dump(mode="json"))
+    for key in [*here, *(key for key in there if key not in here and key.startswith("benchmark."))]:
+        if any(key == free or key.startswith(f"{free}.") for free in may_differ):
+            continue
+        # a key that the stored configuration does not have is of a later version, or of another benchmark
+        if there.get(key) != here.get(key) and (key in there or key.startswith("benchmark.")):
+            raise ConfigError(
+                f"sweep={folder}: job {name}: {key}={show(here.get(key))}, it has {show(there.get(key))} there; ask "
+                f"for the same, or name another sweep"
+            )
 
 
 def _asks_for_more(folder: Path, config: TrainConfig) -> bool:
@@ -358,17 +412,20 @@ def _prepare_sweep(
     names = job_names(every, swept_keys([s for s in settings if not s.startswith("hydra")], params, every))
     session = Session(slots=_slots(configs))
     given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
-    prepared = composing.prepared(settings)
+    prepared = composing.prepared(_without(settings, "hydra.sweep.dir"))
     if named and given:
         raise ConfigError(f"{said(named[-1])}: hydra.sweep.dir={given[-1].value()} names its folder too; keep one")
     if named:
         folder = sweep_folder(str(named[-1].value()))
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "sweep")
-        session.complete = _continue_sweep(composing, folder, every, names)
+        names = _known_names(folder, every, names)
+        session.names = dict(zip(jobs, names, strict=True))
+        session.complete = _continue_sweep(composing, folder, jobs, names)
         prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
     elif given:
-        folder = Path(str(given[-1].value()))
+        folder = Path(str(whole.hydra.sweep.dir)).absolute()  # with what Hydra puts in for ${...}
+        prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
         _check_sweep_dir(str(folder), names)
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "hydra.sweep.dir")
@@ -490,7 +547,8 @@ def _start_ranks(command: str, folder: Path, processes: int, threads: int | None
 
 
 def _sweep(command: Command, argv: Sequence[str], session: Session) -> int:
-    SESSION.results, SESSION.complete, SESSION.slots = [], session.complete, session.slots
+    SESSION.results, SESSION.complete = [], session.complete
+    SESSION.names, SESSION.slots = session.names, session.slots
     stopped: int | None = None
     try:
         code = _hydra(command, argv)

@@ -31,6 +31,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import hybrid_ir
 from hybrid_ir.config import (
+    API_KEY,
     BENCHMARKS,
     DataConfig,
     EvaluateConfig,
@@ -82,7 +83,8 @@ def conf_dir() -> Path:
 def one_line(text: object, limit: int = 300) -> str:
     """The text on one line, cut at ``limit`` characters; without an API key that was pasted as a value."""
     line = " ".join(str(text).split())
-    if secret := os.environ.get("WANDB_API_KEY"):
+    secret = os.environ.get("WANDB_API_KEY", "")
+    if len(secret) >= 20:  # as any key; a shorter text would stand in half of all messages
         line = line.replace(secret, "(not shown)")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -276,6 +278,7 @@ class Composer:
             raise ConfigError(f"{said}: no such option of {group}; {hint}options: {', '.join(options)}")
 
     def _unknown(self, name: str, value: str) -> ConfigError:
+        value = API_KEY.sub("(not shown)", value)  # pasted beside a key that was guessed
         said = f"{name}={value}" if value else name
         if name.startswith("benchmark."):
             benchmark = name.split(".")[1]

@@ -142,6 +142,8 @@ class MlqaTranslateTrainConfig(PublishedDataConfig):
     """MLQA translate-train: SQuAD's train questions and paragraphs, machine-translated; parallel by question."""
 
     source: Literal["mlqa_translate_train"] = "mlqa_translate_train"
+    on_bad_line: Literal["raise", "skip"] = "raise"
+    """raise: stop at the first id that stands twice with other texts; skip: leave it out, counted and reported."""
 
 
 class HubDataConfig(PublishedDataConfig):
@@ -172,7 +174,7 @@ class MmarcoConfig(_NegativesConfig, _LinesConfig):
     questions and must be put as `data/qrels.train.tsv` into the folder by hand."""
 
 
-class MiraclTrainConfig(_NegativesConfig):
+class MiraclTrainConfig(_NegativesConfig, _LinesConfig):
     """MIRACL's train questions and the passages judged relevant to them, in 16 languages; not parallel."""
 
     source: Literal["miracl_train"] = "miracl_train"

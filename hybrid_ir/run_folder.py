@@ -153,6 +153,16 @@ def read_run_files(run_dir: str) -> tuple[dict[str, Any], list[str]]:
     return config, overrides
 
 
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """``config.yaml`` of a folder of either command.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    config = _read(str(folder), folder / CONFIG_FILE)
+    return config if isinstance(config, dict) else {}
+
+
 def _read(run_dir: str, path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))

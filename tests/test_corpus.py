@@ -114,6 +114,38 @@ def test_negatives_come_back_with_their_passages(tmp_path: Path) -> None:
     assert corpus.passage_groups(corpus.negatives(entries["a"]))[1] == corpus.table.passage[ids.index("b")]
 
 
+def test_a_negative_given_as_a_text_is_the_passage_of_that_text(tmp_path: Path) -> None:
+    """So that it is masked where that passage is the answer, and not drawn where that passage is held out."""
+    lines = [
+        row("a", "en", passage="one", passage_id="p1", negatives=["two", "other"]),
+        row("b", "en", passage="two", passage_id="p2", negatives=["one"]),
+        row("b", "de", passage="zwei", passage_id="p2", negatives=["two"]),  # in German it is another text
+    ]
+    corpus = ParallelCorpus.build(ParallelJsonlSource(str(write_lines(tmp_path / "a.jsonl", lines))))
+    group = {
+        (text, corpus.languages[language]): int(corpus.passage_groups(np.array([place]))[0])
+        for place, (text, language) in enumerate(zip(corpus.passages, corpus.passages.language.tolist(), strict=True))
+    }
+    first, second = (corpus.negatives(entry_of(corpus, item, "en")) for item in (0, 1))
+    assert corpus.passage_groups(first).tolist() == [group["two", "en"], group["other", "en"]]
+    assert corpus.passage_groups(second).tolist() == [group["one", "en"]]
+    own = corpus.passage_groups(corpus.passage_rows(np.array([entry_of(corpus, item, "en") for item in (0, 1)])))
+    assert own.tolist() == [group["one", "en"], group["two", "en"]]
+    german = corpus.negatives(entry_of(corpus, 1, "de"))
+    assert not set(corpus.passage_groups(german).tolist()) & set(own.tolist())
+
+
+def test_a_line_with_further_negatives_is_no_repetition(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    same = row("a", "en", negatives=["n1", "n2"])
+    write_lines(path, [same, same, row("a", "en", negatives=["n2"])])
+    corpus = ParallelCorpus.build(ParallelJsonlSource(str(path)))
+    assert corpus.report["repeated_lines"] == 2
+    write_lines(path, [same, row("a", "en", negatives=["n3"])])
+    with pytest.raises(DataError, match=r"a.jsonl:2: .*with other negatives; give all negatives"):
+        ParallelCorpus.build(ParallelJsonlSource(str(path)))
+
+
 def test_real_data(shared: Path) -> None:
     pattern = str(shared / "data" / "parallel-qa" / "*.jsonl.gz")
     corpus = ParallelCorpus.build(ParallelJsonlSource(pattern, max_items={"edgeai": 100}))

@@ -476,6 +476,47 @@ def test_the_same_command_completes_a_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sweep_grows_and_keeps_its_jobs(tmp_path: Path) -> None:
+    """More seeds later: the jobs that are there keep their names, and what differs from them is refused."""
+    settings = small_data(tmp_path)
+    first = ["-m", "sampler.mono_ratio=0,1", "sweep=grows", *settings]
+    assert train(tmp_path, *first, "seed=1").returncode == 0
+    folder = tmp_path / "sweeps" / "grows"
+    assert {one["name"] for one in read_sweep(folder)} == {"sampler.mono_ratio=0", "sampler.mono_ratio=1"}
+    seconds = [one["seconds"] for one in read_sweep(folder)]
+    more = train(tmp_path, *first, "seed=1,2")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert "4 jobs, 2 of them complete" in more.stdout
+    names = [one["name"] for one in read_sweep(folder)]
+    assert names == [
+        "sampler.mono_ratio=0", "sampler.mono_ratio=1", "sampler.mono_ratio=0,seed=2", "sampler.mono_ratio=1,seed=2",
+    ]  # fmt: skip
+    assert [one["seconds"] for one in read_sweep(folder)][:2] == seconds
+    without = [setting for setting in first if "intermediate_size" not in setting]
+    refused = train(tmp_path, *without, "seed=1,2")
+    assert refused.returncode == 2
+    assert "model.intermediate_size=" in refused.stderr
+    assert "it has 16 there" in refused.stderr
+    models = [
+        "-m",
+        f"model.name_or_path={folder / 'sampler.mono_ratio=0'},{folder / 'sampler.mono_ratio=1'}",
+        "sweep=e",
+    ]
+    evaluations = [*models, "benchmark.cldr.languages=[de,en]", "threads=1"]
+    command = [sys.executable, str(REPOSITORY / "evaluate.py"), *evaluations]
+    for limit, code, said in (
+        (4, 0, "2 jobs"),
+        (4, 0, "2 of them complete"),
+        (5, 2, "benchmark.cldr.limit=5, it has 4"),
+    ):
+        done = subprocess.run(
+            [*command, f"benchmark.cldr.limit={limit}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert said in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_jobs_share_what_is_made_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     settings = small_data(tmp_path)

@@ -104,7 +104,11 @@ def by_hand(corpus: ParallelCorpus, rules: Rules) -> tuple[list[set[int]], dict[
         values = embedded @ encoder.encode([query], "query").numpy()[0]
         own = int(corpus.passage_rows(np.array([entry]))[0])
         pool = [row for row in range(len(corpus.passages)) if corpus.passages.language[row] == code]
-        known = [row for row in pool if int(groups[row]) in paired[language, query]]
+        asked = [
+            (each, texts[entry_of[item, each]]) for each in range(len(corpus.languages)) if (item, each) in entry_of
+        ]
+        answers = {group for one in asked for group in paired[one]}  # of the item's query in any language
+        known = [row for row in pool if int(groups[row]) in answers]
         assert own in known
         ranking = sorted(set(pool) - set(known), key=lambda row: -values[row])
         last = values[ranking[rules.last_rank - 1]] if len(ranking) >= rules.last_rank else -2.0

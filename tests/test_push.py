@@ -170,7 +170,7 @@ class Hub(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, body: bytes) -> tuple[int, Any]:
         match path.split("/")[2:]:
             case ["repos", "create"]:
                 self.created = json.loads(body)
@@ -180,6 +180,9 @@ class Hub(ThreadingHTTPServer):
             case ["models", "me", "retriever"]:
                 private = (self.existing or self.created["visibility"]) == "private"
                 return 200, {"id": "me/retriever", "private": private, "tags": [], "siblings": []}
+            case ["models", "me", "retriever", "tree", _]:
+                names = [".gitattributes", "model-00001-of-00002.safetensors", "pytorch_model.bin", "config.json"]
+                return 200, [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in names]
             case ["models", "me", "retriever", "branch", _]:
                 return 200, {}
             case ["validate-yaml"]:
@@ -232,18 +235,22 @@ def test_every_file_arrives_in_one_commit(run: Path, hub: Hub) -> None:
     assert f"uploaded: {hub.endpoint}/me/retriever/commit/c0ffee" in done.stdout
     assert (hub.created["organization"], hub.created["name"]) == ("me", "retriever")
     assert "private" in json.dumps(hub.created)
-    assert list(hub.asked) == [
+    assert sorted(hub.asked) == sorted([
         "/api/repos/create",
         "/api/models/me/retriever",
         "/api/models/me/retriever/branch/trial",
         "/api/validate-yaml",
+        "/api/models/me/retriever/tree/trial",
         "/api/models/me/retriever/preupload/trial",
         "/api/models/me/retriever/commit/trial",
-    ]
+    ])  # fmt: skip
     assert set(hub.asked.values()) == {f"Bearer {TOKEN}"}
     (commit,) = hub.commits
     assert commit[0]["value"]["summary"] == "A first one"
-    arrived = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in commit[1:]}
+    gone = {line["value"]["path"] for line in commit if line["key"] == "deletedFile"}
+    assert gone == {"model-00001-of-00002.safetensors", "pytorch_model.bin"}  # of an earlier model
+    sent = [line["value"] for line in commit if line["key"] == "file"]
+    arrived = {value["path"]: base64.b64decode(value["content"]) for value in sent}
     card = ModelCard(arrived.pop("README.md").decode())
     here = files_of(run / "model")
     del here["README.md"]

@@ -208,8 +208,33 @@ def test_settings_that_cannot_work(words: list[str], message: str) -> None:
 def test_names_of_evaluation_data() -> None:
     for name in ("dev.jsonl", "topics.miracl-v1.0-sw-dev.tsv", "test-a", "testA", "validation", "x_valid.jsonl"):
         assert says_evaluation(name)
-    for name in ("train", "latest.jsonl", "contest", "devices.tsv", "retrieval"):
+    for name in ("newstest2014.de", "flores200.devtest.en", "tst2010.en", "DevSet.tsv", "myEvalSet.jsonl"):
+        assert says_evaluation(name)
+    for name in ("train", "latest.jsonl", "contest", "devices.tsv", "retrieval", "Latest"):
         assert not says_evaluation(name)
+
+
+@pytest.mark.parametrize("words", [["data=hf", "data.columns.language=language"], ["data=sentence_pairs"]])
+def test_a_folder_that_is_named_as_a_split_is_not_trained_on(tmp_path: Path, words: list[str]) -> None:
+    folder = tmp_path / "test_of_mine" / "Validation"
+    folder.mkdir(parents=True)
+    (folder / "0000.en").write_text("one\n")
+    (folder / "0000.sw").write_text("moja\n")
+    path = folder if words[0] == "data=hf" else f"{folder}/0000.*"
+    message = refused(*words, f"data.path={path}", "sampler=x_y")
+    assert "'Validation' says that it is for evaluation" in message
+
+
+def test_a_renamed_folder_is_other_data(tmp_path: Path) -> None:
+    """The folder's name says the language of a column."""
+    found = []
+    for code in ("sv", "sw"):
+        file = tmp_path / f"en-{code}" / "train-00000-of-00001.jsonl"
+        file.parent.mkdir()
+        file.write_text(json.dumps({"english": "one", "non_english": "moja"}) + "\n")
+        corpus = ParallelCorpus.build(make_source(section("sentence_pairs", str(file))))
+        found.append(corpus.languages)
+    assert found == [("en", "sv"), ("en", "sw")]
 
 
 def test_dev_topics_are_never_trained_on(tmp_path: Path) -> None:
@@ -324,8 +349,8 @@ def test_mmarco_is_the_join_of_its_files(
         question, passage = map(int, e.item_id.split("/"))
         assert (e.query, e.passage) == (f"de question {question}?", f"passage {passage}")
         assert e.passage_id == str(min(group[passage]))
-        first = list(dict.fromkeys(n for q, _, n in triples if q == question))[:negatives]
-        kept = [n for n in first if n not in group[passage]]
+        others = dict.fromkeys(n for q, _, n in triples if q == question and n not in group[passage])
+        kept = list(others)[:negatives]
         expected = [(f"passage {n}", str(min(group.get(n, {n})))) for n in kept]
         assert [(n.text, n.passage_id) for n in e.negatives] == expected
 
@@ -849,5 +874,8 @@ def test_translate_train_comes_as_an_archive(tmp_path: Path, monkeypatch: pytest
         assert len(examples("mlqa_translate_train", None, languages=["ar", "de"])) == 80
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(examples("mlqa_translate_train", None, languages=["ar"])) == 40
-    with pytest.raises(DataError, match="es_squad-translate-train-train"):
+    with pytest.raises(DataError, match="has no mlqa-translate-train/es_squad-translate-train-train"):
+        examples("mlqa_translate_train", None, languages=["es"])  # not in the archive, which is there
+    (tmp_path / "cache" / "downloads" / "mlqa-translate-train.tar.gz").unlink()
+    with pytest.raises(DataError, match=r"es_squad-translate-train-train.*HF_HUB_OFFLINE"):
         make_source(section("mlqa_translate_train", None, languages=["es"]))

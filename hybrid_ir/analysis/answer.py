@@ -116,9 +116,13 @@ def _best_of(found: Aggregate, benchmark: str, groups: Sequence[Group], setting:
 
 
 def _against_baselines(found: Aggregate, estimate: Estimate) -> str:
-    differences = ((name, estimate.differences.get(key)) for key, name in found.baselines.items())
-    by_chance = _by_chance(found, estimate)
-    return "".join(f" {_against(d, name, estimate.metric, by_chance)}" for name, d in differences if d is not None)
+    text = ""
+    for key, name in found.baselines.items():
+        difference = estimate.differences.get(key)
+        if difference is not None:
+            by_chance = _by_chance(found, estimate, difference)
+            text += f" {_against(difference, name, estimate.metric, by_chance)}"
+    return text
 
 
 def _against(difference: Difference, name: str, metric: str, by_chance: float) -> str:
@@ -137,17 +141,20 @@ def _against(difference: Difference, name: str, metric: str, by_chance: float) -
     return f"{text}."
 
 
-def _by_chance(found: Aggregate, estimate: Estimate) -> float:
-    """Least difference of two groups' means that a t test over seeds shows, with the deviation pooled over all groups;
-    NaN where it cannot be known, 0 where intervals have it in them."""
+def _by_chance(found: Aggregate, estimate: Estimate, difference: Difference) -> float:
+    """Least difference of two means of as many seeds as a difference is over that a t test over seeds shows, with the
+    deviation pooled over all groups; NaN where it cannot be known, 0 where the interval has it in it."""
     of_groups = [len(jobs) for jobs in found.groups.values()]
     freedom = sum(of_groups) - len(of_groups)
-    if min(of_groups) >= HIERARCHICAL_SEEDS:
+    if difference.seeds >= HIERARCHICAL_SEEDS:
         return 0.0
+    return _of_seeds(freedom, estimate.pooled_seed_deviation, difference.seeds)
+
+
+def _of_seeds(freedom: int, deviation: float, seeds: int) -> float:
     if not freedom:
         return math.nan
-    t = float(stats.t.ppf((1 + significance.LEVEL) / 2, freedom))
-    return t * estimate.pooled_seed_deviation * math.sqrt(2 / len(estimate.per_seed))
+    return float(stats.t.ppf((1 + significance.LEVEL) / 2, freedom)) * deviation * math.sqrt(2 / seeds)
 
 
 # ----------------------------------------------------------------------------------------------------- the best mix
@@ -187,6 +194,11 @@ def _trade_off(
             headline = (
                 f"{ratio} is the best mix: {signed(gain.difference, metric)} {adjective} {metric_name(metric)} against "
                 f"X-X-mono, at most {at_most} lost within a language."
+            )
+        elif gain.shown:  # means are over each one's own seeds, differences over those that both have
+            headline = (
+                f"{ratio} has the highest {adjective} {metric_name(metric)} over its own seeds, but over the "
+                f"{gain.seeds} that both have it is worse than X-X-mono ({signed(gain.difference, metric)})."
             )
         else:
             headline = (
@@ -283,11 +295,19 @@ def _seeds(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Stateme
     spread = f"Standard deviation over seeds: {deviation} ({_ADJECTIVES[setting]} {metric_name(metric)}, pooled)."
     if counts[0] >= HIERARCHICAL_SEEDS:
         text = f"{some} seeds each. Intervals are over questions and seeds. {spread}"
+    elif counts[-1] >= HIERARCHICAL_SEEDS:
+        text = (
+            f"{some} seeds. Intervals of groups with {HIERARCHICAL_SEEDS} seeds or more are over questions and seeds, "
+            f"those of the others over questions alone, for these trainings. {spread}"
+        )
     else:
+        of_groups = [len(jobs) for jobs in found.groups.values()]
+        chance = _of_seeds(sum(of_groups) - len(of_groups), estimate.pooled_seed_deviation, counts[0])
         text = (
             f"{some} seed{'s' if counts[-1] > 1 else ''} each, fewer than {HIERARCHICAL_SEEDS}: intervals and tests "
-            f"are over questions, for these trainings. {spread} Two means of {len(estimate.per_seed)} seeds can differ "
-            f"by {number(_by_chance(found, estimate), metric)} by the seeds alone (t test, .05)."
+            f"are over questions, for these trainings. {spread} Two means of {counts[0]} "
+            f"seed{'s' if counts[0] > 1 else ''} can differ by {number(chance, metric)} by the seeds alone (t test, "
+            ".05)."
         )
     return Statement("Seeds", text)
 

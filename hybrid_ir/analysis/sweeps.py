@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from hybrid_ir.composition import GROUPS, show
+from hybrid_ir.composition import GROUPS, parse_settings, show
 from hybrid_ir.errors import ConfigError, DataError
 from hybrid_ir.launching.sweep import LOG_FILE, State, last_lines
 from hybrid_ir.launching.sweep_folder import is_complete, read_sweep
@@ -80,10 +80,11 @@ class Job:
         given = self.settings.get("sampler" if key == PRESET else key)
         if given is None:
             return "default" if key in GROUPS["train"] else None
-        for number in (int, float):
-            with suppress(ValueError):
-                return number(given)
-        return given
+        try:  # numbers, true, null and quotes as in a configuration
+            read = parse_settings([f"x={given}"])[0].value()
+        except ConfigError:
+            return given
+        return read if isinstance(read, str | int | float | bool) or read is None else given
 
     @property
     def seed(self) -> Value:
@@ -302,16 +303,24 @@ def _environment(folder: Path) -> dict[str, Any]:
 def _how_it_ended(folder: Path | None, recorded: str | None) -> tuple[State, str]:
     """State and last line of the log of a job that is not complete."""
     lines = last_lines(folder / LOG_FILE, 1) if folder is not None else []
+    if folder is not None and _is_held(folder):
+        return "running", "".join(lines)
+    if recorded == "running" and folder is not None and not _is_held(folder.parent):  # whoever wrote so was killed
+        return "interrupted", "".join(lines)
     if recorded in get_args(State) and recorded != COMPLETED:
         return recorded, "".join(lines)  # type: ignore[return-value]
-    if folder is not None:
-        try:
-            with suppress(OSError):  # a folder that cannot be written in
-                wait_until_free(folder, wait_seconds=0)
-        except ConfigError:
-            return "running", "".join(lines)
     stopped = any("stopped by a signal" in line for line in lines)
     return "interrupted" if stopped else "failed", "".join(lines)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process works in the folder of a run, or of a sweep."""
+    try:
+        with suppress(OSError):  # a folder that cannot be written in
+            wait_until_free(folder, wait_seconds=0)
+    except ConfigError:
+        return True
+    return False
 
 
 def _read(path: Path, kind: type) -> Any:

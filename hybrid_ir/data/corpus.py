@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.sources.base import Example, Source
 from hybrid_ir.errors import DataError
 
-_FORMAT = 2
+_FORMAT = 3
 _CHUNK = 65536
 _TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16()), ("id", pa.large_string())])
 _ARRAYS = (
@@ -340,14 +340,20 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     source_index: dict[str, int] = {}
     item_source, item_group = array("h"), array("i")
     entry_item, entry_language, entry_query, entry_passage = array("i"), array("h"), array("i"), array("i")
-    negative_count, negative_row = array("i"), array("i")
+    negative_start, negative_row = array("q"), array("i")
     passage_group = array("i")
     seen: dict[int, int] = {}
     duplicates = wordings = 0
     first_wording: set[int] = set()
 
+    loose: dict[bytes, int] = {}
+    """Negatives without an id: their group by their text."""
+
     def group_key(text: str, passage_id: str | None, code: str) -> bytes:
         return _digest("id", passage_id) if passage_id is not None else _digest("text", code, text)
+
+    def row_key(text: str, passage_id: str | None, code: str) -> bytes:
+        return _digest(str(groups.by_key.get(group_key(text, passage_id, code), -1)), code, text)
 
     def passage(text: str, passage_id: str | None, code: str, language: int) -> tuple[int, int]:
         nonlocal wordings
@@ -369,13 +375,19 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
         before = seen.get(place)
         if before is not None:  # looked up before anything of the line is written
             code = example.language
-            group = groups.by_key.get(group_key(example.passage, example.passage_id, code), -1)
             texts = (
                 queries.rows.get(_digest(code, example.query)),
-                passages.rows.get(_digest(str(group), code, example.passage)),
+                passages.rows.get(row_key(example.passage, example.passage_id, code)),
             )
             if texts == (entry_query[before], entry_passage[before]):
-                duplicates += 1
+                start = negative_start[before]
+                end = negative_start[before + 1] if before + 1 < len(negative_start) else len(negative_row)
+                kept = set(negative_row[start:end])
+                again = [passages.rows.get(row_key(n.text, n.passage_id, code)) for n in example.negatives]
+                if kept.issuperset(again):
+                    duplicates += 1
+                else:
+                    source.reject(example, _other_negatives(example))
             else:
                 source.reject(example, _twice(example))
             continue
@@ -391,11 +403,16 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
         entry_language.append(language)
         entry_query.append(query_row)
         entry_passage.append(passage_row)
-        negative_count.append(len(example.negatives))
+        negative_start.append(len(negative_row))
         for negative in example.negatives:
-            negative_row.append(passage(negative.text, negative.passage_id, example.language, language)[0])
+            row, other = passage(negative.text, negative.passage_id, example.language, language)
+            negative_row.append(row)
+            if negative.passage_id is None:
+                loose[_digest("text", example.language, negative.text)] = other
     queries.close()
     passages.close()
+    if loose:
+        _join_by_text(folder / "passages.arrow", loose, list(language_index), passage_group, groups)
     if not item_index:
         raise DataError(f"source {source.name}: no examples; check data.path and data.languages")
 
@@ -416,11 +433,11 @@ def _write(source: Source, folder: Path) -> dict[str, Any]:
     appearance = len(item_group) + np.arange(len(roots))  # of a negative's: after those of all items
     appearance[found] = first
     _, dense = np.unique(appearance[roots], return_inverse=True)
-    counts = np.frombuffer(negative_count, dtype=np.int32)
-    negative_start = np.concatenate([[0], np.cumsum(counts)])
+    starts = np.frombuffer(negative_start, dtype=np.int64)
+    counts = np.diff(starts, append=len(negative_row))
     rows = np.frombuffer(negative_row, dtype=np.int32) if len(negative_row) else np.empty(0, dtype=np.int32)
     ends = np.cumsum(counts[order])
-    moved = np.arange(len(rows)) + np.repeat(negative_start[order] - (ends - counts[order]), counts[order])
+    moved = np.arange(len(rows)) + np.repeat(starts[order] - (ends - counts[order]), counts[order])
     small = np.int16 if len(patterns) < 1 << 15 else np.int32
     arrays = {
         "patterns": patterns,
@@ -453,6 +470,38 @@ def _twice(example: Example) -> str:
         f"{example.query[:60]!r}); an id names one question in all its languages: make the ids of unrelated files "
         f"different"
     )
+
+
+def _other_negatives(example: Example) -> str:
+    return (
+        f"id {example.item_id!r} stands twice in language {example.language!r} with other negatives; give all "
+        f"negatives of a question and its passage in one line"
+    )
+
+
+def _join_by_text(
+    path: Path, loose: Mapping[bytes, int], codes: Sequence[str], passage_group: array[int], groups: _Groups
+) -> None:
+    """Joins negatives that were given as texts with the passages of these texts, whatever their ids.
+
+    Args:
+        path: the passages.
+        loose: group of each such negative by its text.
+        codes: languages as they are numbered in the file.
+        passage_group: group of each passage.
+        groups: all groups.
+    """
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        row = 0
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            texts, languages = batch.column("text").to_pylist(), batch.column("language").to_pylist()
+            for text, language in zip(texts, languages, strict=True):
+                other = loose.get(_digest("text", codes[language], text))
+                if other is not None:
+                    groups.join(passage_group[row], other)
+                row += 1
 
 
 def _renumber_languages(path: Path, renumber: np.ndarray) -> None:

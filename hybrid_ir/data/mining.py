@@ -164,7 +164,7 @@ class Miner:
         distinct, query = np.unique(corpus.query_rows(asked), return_inverse=True)
         embeddings = encode_in_shards(self.encoder, corpus.queries.take(distinct), "query", self.shard_size, self.cache)
         own = np.searchsorted(rows, corpus.passage_rows(entries))
-        line, group = self._known_positives(items, distinct[query])
+        line, group = self._known_positives(items)
         top = TopK(len(items), min(rules.last_rank, len(rows)), embeddings.device)
         positives = np.empty(len(items), dtype=np.float32)
         hidden: list[tuple[np.ndarray, np.ndarray]] = []
@@ -219,10 +219,15 @@ class Miner:
         picked = np.where(np.take_along_axis(taken, order, 1), np.take_along_axis(picked, order, 1), -1)
         return picked, in_window, too_high
 
-    def _known_positives(self, items: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lines and passages (as groups) that the data pairs with the line's query: pairs, by line."""
+    def _known_positives(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lines and passages (as groups) that the data pairs with the query of the line's item, in any of its
+        languages, since batches draw them all: pairs, by line. ``items`` ascends."""
+        chosen = np.zeros(len(self.corpus), dtype=bool)
+        chosen[items] = True
+        every, language = self.corpus.entries(chosen)
+        queries = self.corpus.query_rows(self.corpus.entry(every, language))
         low, high = np.searchsorted(self.shared_query, queries), np.searchsorted(self.shared_query, queries, "right")
-        more = np.repeat(np.arange(len(items)), high - low)
+        more = np.repeat(np.searchsorted(items, every), high - low)
         others = self.shared_group[_ranges(low, high)]
         own = np.asarray(self.corpus.table.passage)[items]
         pairs = np.stack([np.concatenate([np.arange(len(items)), more]), np.concatenate([own, others])])

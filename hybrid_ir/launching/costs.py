@@ -81,16 +81,17 @@ def announcement(folder: Path, todo: Sequence[TrainConfig | EvaluateConfig], com
         disk_when_complete(n or largest, c.checkpoint.keep_optimizer) for n, c in zip(counts, training, strict=True)
     ]
     need = sum(kept) + parallel * (disk_at_most(largest, largest) - min(kept))
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_disk(folder)
     line += f"; disk: about {_gib(need)} at most, {_gib(sum(kept))} when complete, {_gib(free)} free"
     if need > free:
         line += f"\nwarning: {_gib(need - free)} of disk may be missing; make room, or name another hydra.sweep.dir"
     return line
 
 
-def _existing(folder: Path) -> Path:
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
     path = Path(os.path.abspath(folder))
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(next(parent for parent in (path, *path.parents) if parent.exists())).free
 
 
 def _gib(size: int) -> str:

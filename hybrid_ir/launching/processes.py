@@ -103,9 +103,13 @@ class SignalRelay:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        for child in self.children:  # only after an error of our own
-            if child.poll() is None:
-                kill_group(child)
+        alive = [child for child in self.children if child.poll() is None]  # only after an error of our own
+        for child in alive:
+            send(child, signal.SIGTERM)
+        for child in alive:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE_SECONDS)
+            kill_group(child)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:

@@ -29,8 +29,8 @@ from hybrid_ir.launching.processes import (
     send,
     start,
 )
-from hybrid_ir.launching.sweep_folder import is_begun, record
-from hybrid_ir.run_folder import SUMMARY_FILE
+from hybrid_ir.launching.sweep_folder import read_sweep, record
+from hybrid_ir.run_folder import CONFIG_FILE, SUMMARY_FILE
 
 TRAIN, EVALUATE = "hybrid_ir.train", "hybrid_ir.evaluate"
 LOG_FILE = "job.log"
@@ -110,11 +110,13 @@ class Session:
     Attributes:
         results: of the jobs so far; the final table is made of it.
         complete: names of the jobs that need not run.
+        names: names of the jobs by their settings, where the sweep has them already.
         slots: environments of the jobs that run side by side, one for each; empty where they need none.
     """
 
     results: list[JobResult] = field(default_factory=list)
     complete: set[str] = field(default_factory=set)
+    names: dict[tuple[str, ...], str] = field(default_factory=dict)
     slots: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -298,7 +300,7 @@ def job_command(module: str, overrides: Sequence[str], folder: Path, flags: Sequ
     """The child process of a job: the same command for one run, in its own folder, which goes on if it has begun."""
     from hybrid_ir.composition import quote
 
-    key = "resume" if module == TRAIN and is_begun(folder) else "output_dir"
+    key = "resume" if module == TRAIN and (folder / CONFIG_FILE).is_file() else "output_dir"
     return [sys.executable, "-m", module, *flags, *overrides, f"{key}={quote(str(folder))}", "hydra.mode=RUN"]
 
 
@@ -325,7 +327,10 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     settings = [str(s) for s in config.hydra.overrides.task]
     jobs_settings = [list(job) for job in job_overrides]
     swept = swept_keys(settings, {str(k): v for k, v in params.items()}, jobs_settings)
-    names = job_names(jobs_settings, swept, initial_number)
+    names = [
+        SESSION.names.get(tuple(job), name)
+        for job, name in zip(jobs_settings, job_names(jobs_settings, swept, initial_number), strict=True)
+    ]
     training = "trainer" in config
     sources = config.hydra.runtime.config_sources
     flags = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
@@ -348,7 +353,14 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     sweep_dir.mkdir(parents=True, exist_ok=True)
 
     def changed(results: Sequence[JobResult]) -> None:
-        record(sweep_dir, "train" if training else "evaluate", [result.as_record() for result in results])
+        known = {job["name"]: job["state"] for job in read_sweep(sweep_dir)}
+        # what is known of a job that was complete before, its time above all, stays
+        new = [r.as_record() for r in results if not (r.skipped and known.get(r.job.name) == "completed")]
+        try:
+            record(sweep_dir, "train" if training else "evaluate", new)
+        except OSError as error:  # a full disk, which the jobs that run will find themselves
+            said = f"warning: {sweep_dir}: the list of jobs is not written ({error.strerror})"
+            print(said, file=sys.stderr, flush=True)
 
     results, received = run_jobs(
         jobs,

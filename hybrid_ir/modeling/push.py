@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -42,6 +42,9 @@ _FILE = re.compile(
     r"|\d+_(Pooling|Normalize|Dense)/config\.json|\d+_Dense/model\.safetensors"
 )
 """What a model folder holds, and a licence that one adds to it: no checkpoints, no pickles, no code."""
+_WEIGHTS = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?"
+)
 _SECRET = re.compile(
     rb"\b(hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{50,}|AKIA[0-9A-Z]{16})\b"
     rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -194,10 +197,13 @@ def upload(
             raise UserError(f"--private: {repo_id} is there and is public; make it private on the hub, or leave it out")
         if revision != constants.DEFAULT_REVISION:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, _published(path, repo_id, license_id) if name == CARD_FILE else str(path))
             for name, path in files.items()
         ]
+        # weights of an earlier model under other names would be loaded in place of these
+        old = [name for name in api.list_repo_files(repo_id, revision=revision) if name not in files]
+        operations += [CommitOperationDelete(name) for name in old if _WEIGHTS.fullmatch(name)]
         return str(api.create_commit(repo_id, operations, commit_message=message, revision=revision).commit_url)
     except UserError:
         raise

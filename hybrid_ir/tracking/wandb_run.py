@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -125,7 +126,7 @@ class WandbRun(WandbLogger):
         self._failed = False  # what was logged before a failure is still to be kept
         self._send(partial(self.experiment.finish, exit_code=exit_code))
         for part in self._superseded:
-            _put_aside(part)
+            self._send(partial(_put_aside, part))
 
 
 def start_wandb(
@@ -145,7 +146,8 @@ def start_wandb(
     """
     _check_environment()
     identity = run_dir / _RUN_ID
-    if not identity.exists():
+    made = not identity.exists()
+    if made:
         write_atomic(identity, generate_id())
     settings = {
         "project": config.logger.project,
@@ -170,6 +172,9 @@ def start_wandb(
             run = WandbRun(run_dir, "offline", **settings)
             _ = run.experiment
     except wandb.errors.UsageError as error:
+        if made:  # the mended command is to find the folder free
+            identity.unlink()
+            shutil.rmtree(run_dir / "wandb", ignore_errors=True)
         raise UserError(f"logger=wandb: {error}; mend it, or set WANDB_MODE=offline") from None
     if reason is not None:
         console.print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 from hybrid_ir.evaluation.engine import evaluate
-from hybrid_ir.launching.costs import disk_at_most, disk_when_complete
+from hybrid_ir.launching.costs import disk_at_most, disk_when_complete, free_disk
 from hybrid_ir.launching.display import duration
 from hybrid_ir.modeling.module import decay_groups
 
@@ -75,7 +74,7 @@ def dry_run(config: TrainConfig, console: Console, jobs: int = 1) -> None:
     parameters = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     disk = disk_at_most(parameters, trained)
-    free = shutil.disk_usage(Path(config.output_dir or ".").resolve().anchor).free
+    free = free_disk(Path(config.output_dir or "."))
     table = Table(title="dry run: what this run would cost", title_justify="left", show_header=False)
     rows = [
         ("parameters", f"{parameters / 1e6:.1f} million, {trained / 1e6:.1f} million of them trained"),

@@ -12,7 +12,11 @@ from typing import Any, Literal, Protocol
 from hybrid_ir.errors import DataError
 
 _SHOWN_BAD_LINES = 5
-_EVALUATION = {"dev", "test", "testa", "testb", "val", "valid", "validation", "eval", "evaluation"}
+_EVALUATION = {
+    "dev", "devset", "devtest", "eval", "evalset", "evaluation", "heldout", "newsdev", "newstest", "test", "testa",
+    "testb", "testing", "testset", "tst", "val", "valid", "validation",
+}  # fmt: skip
+"""Words in names of data to evaluate on, those of WMT's, IWSLT's and FLORES' test sets among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,9 @@ class BadLines:
 
 
 def says_evaluation(name: str) -> bool:
-    """Whether a name (of a file, a folder, a split) has a word for data to evaluate on, e.g. ``dev`` or ``test-a``."""
-    return not _EVALUATION.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+    """Whether a name (of a file, a split) has a word for data to evaluate on, e.g. ``dev``, ``test-a``, ``DevSet``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return not _EVALUATION.isdisjoint(re.split(r"[^a-z]+", words))
 
 
 def refuse_evaluation(said: str, name: str) -> None:
@@ -128,3 +133,17 @@ def refuse_evaluation(said: str, name: str) -> None:
             f"{said}: {name!r} says that it is for evaluation, and evaluation data is never trained on; give the train "
             f"split, or another name to what is not"
         )
+
+
+def refuse_evaluation_folder(said: str, folder: Path) -> None:
+    """Refuses to train on a folder that is named as a split to evaluate on, as the hub's converter names them.
+
+    Args:
+        said: start of the message: the setting, or the file.
+        folder: its whole name counts: that of a folder somewhere above says nothing about a file.
+
+    Raises:
+        DataError: it is named so.
+    """
+    if folder.name.lower() in _EVALUATION:
+        refuse_evaluation(said, folder.name)

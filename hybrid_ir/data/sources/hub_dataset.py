@@ -17,7 +17,7 @@ from typing import Any
 from hybrid_ir import cache
 from hybrid_ir import languages as _languages
 from hybrid_ir.config import HubDatasetConfig
-from hybrid_ir.data.sources.base import Example, Negative, refuse_evaluation
+from hybrid_ir.data.sources.base import Example, Negative, refuse_evaluation, refuse_evaluation_folder
 from hybrid_ir.data.sources.published import FileSource
 from hybrid_ir.errors import DataError, UserError
 from hybrid_ir.hub import HUB, HubFile, check_offline, download, offline
@@ -55,12 +55,16 @@ class HubDatasetSource(FileSource):
         self.config = config
         self.local = Path(config.path).expanduser() if Path(config.path).expanduser().exists() else None
         self.source = Path(config.path).name
+        if self.local is not None and self.local.is_file():  # a dot in a name has a meaning in settings
+            self.source = self.source.partition(".")[0]
         refuse_evaluation(f"data.split={config.split}", config.split)
         for code, named in config.configurations.items():
             refuse_evaluation(f"data.configurations.{code}={named}", named)
         if self.local is not None:
-            if self.local.is_file():
-                refuse_evaluation(f"data.path={config.path}", self.local.name)
+            place = self.local.resolve()
+            if place.is_file():
+                refuse_evaluation(f"data.path={config.path}", place.name)
+            refuse_evaluation_folder(f"data.path={config.path}", place.parent if place.is_file() else place)
             return
         if config.revision is None:
             raise DataError(
@@ -82,6 +86,7 @@ class HubDatasetSource(FileSource):
         """Languages, configurations, split and columns; repository and commit of a data set of the hub."""
         config = self.config
         return {
+            "name": self.source,
             "languages": config.languages,
             "configurations": config.configurations,
             "split": config.split,
@@ -109,7 +114,7 @@ class HubDatasetSource(FileSource):
         """
         chosen = self.config.languages
         for part in self._parts:
-            label = self.source if part.configuration is None else f"{self.source}/{part.configuration}"
+            label = "/".join(filter(None, [Path(self.config.path).name, part.configuration]))
             for number, row in enumerate(self._rows(part), start=1):
                 if number == 1:
                     self._check_columns(row)
@@ -146,6 +151,7 @@ class HubDatasetSource(FileSource):
                     cache.write_atomic(note, json.dumps(found))
             for file in found["files"]:
                 refuse_evaluation(file, Path(file).name)
+                refuse_evaluation_folder(file, Path(file).parent)
             parts.append(_Part(configuration, language, found["files"], found["options"]))
         return parts
 

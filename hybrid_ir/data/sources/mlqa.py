@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +69,8 @@ class MlqaTranslateTrainSource(PublishedSource):
         """
         if offline():
             for file in self.wanted:
-                if not (_downloads() / file.name).is_file():
+                archived = file.name != _ENGLISH and (_downloads() / Path(ARCHIVE).name).is_file()
+                if not archived and not (_downloads() / file.name).is_file():
                     raise DataError(
                         f"{file.name}: cannot be downloaded from {file.address} (HF_HUB_OFFLINE is set); unset it, or "
                         f"put it by hand as {file.name} into a folder and set data.path to that folder"
@@ -99,7 +101,7 @@ class MlqaTranslateTrainSource(PublishedSource):
                 assert found is not None
                 target.parent.mkdir(parents=True, exist_ok=True)
                 cache.write_atomic(target, found.read())
-        except (tarfile.TarError, KeyError, EOFError) as error:
+        except (tarfile.TarError, zlib.error, KeyError, EOFError) as error:
             raise DataError(f"{archive}: has no {file.name} ({error}); delete it to download it again") from None
         return target
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,16 +109,19 @@ class MmarcoSource(PublishedSource):
         say("mMARCO: reading which passages belong to which questions")
         pairs = self._pairs()
         questions, passages = pairs >> 32, pairs & _LOW
-        negatives = self._negatives(questions)
+        positives, place = np.unique(passages, return_inverse=True)
+        companion = positives[joined(np.unique(questions, return_inverse=True)[1], place)]
+        own = companion[place]
+
+        def group(numbers: np.ndarray) -> np.ndarray:  # a negative that is some question's passage is joined as that is
+            at = np.minimum(np.searchsorted(positives, numbers), len(positives) - 1)
+            return np.where(positives[at] == numbers, companion[at], numbers)
+
+        negatives = self._negatives(questions, own, group)
         of_question, negative = negatives >> 32, negatives & _LOW
         low = np.searchsorted(of_question, questions, side="left").tolist()
         high = np.searchsorted(of_question, questions, side="right").tolist()
-        positives, place = np.unique(passages, return_inverse=True)
-        companion = positives[joined(np.unique(questions, return_inverse=True)[1], place)]
-        own = companion[place].tolist()
-        # a negative that is some question's passage is joined as that one is
-        at = np.minimum(np.searchsorted(positives, negative), len(positives) - 1)
-        of_negative = np.where(positives[at] == negative, companion[at], negative).tolist()
+        of_negative = group(negative).tolist()
         names = list(zip(questions.tolist(), passages.tolist(), strict=True))
         asked, wanted = np.unique(questions), np.union1d(positives, negative)
 
@@ -145,7 +148,7 @@ class MmarcoSource(PublishedSource):
                         negatives=tuple(
                             Negative(texts[negative_rows[n]], str(of_negative[n]))
                             for n in range(low[pair], high[pair])
-                            if negative_rows[n] >= 0 and of_negative[n] != own[pair]
+                            if negative_rows[n] >= 0
                         ),
                         where=f"{question_file}:question {question}",
                     )
@@ -165,14 +168,24 @@ class MmarcoSource(PublishedSource):
             raise DataError(f"{next(iter(self.files.values()))[0]}: holds no pair; get the file again")
         return found
 
-    def _negatives(self, questions: np.ndarray) -> np.ndarray:
+    def _negatives(
+        self, questions: np.ndarray, own: np.ndarray, group: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
         """[negatives] int64: question (the upper 32 bits) and negative, ordered by question: the first few of each in
-        the triples."""
+        the triples that do not answer it.
+
+        Args:
+            questions: [pairs] ascending.
+            own: [pairs] what the question's passages are joined as; the same in all pairs of a question.
+            group: what passages are joined as.
+        """
         kept = np.empty(0, dtype=np.int64)
         if not self.config.negatives:
             return kept
+        asked, first_pair = np.unique(questions, return_index=True)
         for block in _numbers(self.files[TRIPLES][0], _TRIPLE):
-            wanted = np.isin(block[0], questions)
+            place = np.minimum(np.searchsorted(asked, block[0]), len(asked) - 1)
+            wanted = (asked[place] == block[0]) & (group(block[2]) != own[first_pair[place]])
             both = np.concatenate([kept, block[0][wanted] << 32 | block[2][wanted]])
             _, first = np.unique(both, return_index=True)
             both = both[np.sort(first)]  # each once, as they come

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from hybrid_ir import languages as _languages
 from hybrid_ir.config import SentencePairsConfig
-from hybrid_ir.data.sources.base import Example, refuse_evaluation
+from hybrid_ir.data.sources.base import Example, refuse_evaluation, refuse_evaluation_folder
 from hybrid_ir.data.sources.jsonl import find_files
 from hybrid_ir.data.sources.published import FileSource
 from hybrid_ir.errors import ConfigError, DataError
@@ -67,6 +67,7 @@ class SentencePairsSource(FileSource):
         self._found = find_files(config.path)
         for file in self._found:
             refuse_evaluation(str(file), file.name)
+            refuse_evaluation_folder(str(file), file.absolute().parent)
         self._parts = _parts(self._found, config.language_columns)
 
     @cached_property
@@ -75,8 +76,12 @@ class SentencePairsSource(FileSource):
         return {str(file): [file] for file in self._found}
 
     def settings(self) -> dict[str, Any]:
-        """Languages, and columns of each."""
-        return {"languages": self.config.languages, "language_columns": self.config.language_columns}
+        """Languages, and columns or files of each in every part: a folder's name may say the language."""
+        parts = [
+            [part.name, sorted(part.columns.items()) if isinstance(part, _Table) else sorted(part.files)]
+            for part in self._parts
+        ]
+        return {"languages": self.config.languages, "language_columns": self.config.language_columns, "parts": parts}
 
     def read(self) -> Iterator[Example]:
         """Yields the sentences in the files' order, each language of one after the other.
