@@ -424,8 +424,8 @@ def _prepare_sweep(
         session.complete = _continue_sweep(composing, folder, jobs, names)
         prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
     elif given:
-        folder = Path(str(whole.hydra.sweep.dir)).absolute()  # with what Hydra puts in for ${...}
-        prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
+        folder = Path(str(whole.hydra.sweep.dir))  # with what Hydra puts in for ${...}
+        prepared.append(f"hydra.sweep.dir={quote(str(folder.absolute()))}")
         _check_sweep_dir(str(folder), names)
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "hydra.sweep.dir")
