@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -313,6 +313,22 @@ def test_groups_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
     assert missing == [("missing", 0.0, 3), ("missing", 0.5, 1), ("missing", 0.5, 2), ("missing", 1.0, 3)]
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Another process works in a folder."""
+    code = (
+        "import sys, pathlib; from hybrid_ir.run_lock import hold; hold(pathlib.Path(sys.argv[1])); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.communicate()
+
+
 def test_how_jobs_ended(tmp_path: Path) -> None:
     write_sweep(tmp_path, seeds=(1, 2))
     names = [f"sampler.mono_ratio={ratio:g},seed={seed}" for ratio in RATIOS for seed in (1, 2)]
@@ -327,25 +343,20 @@ def test_how_jobs_ended(tmp_path: Path) -> None:
         zip(names, ("running", "failed", "not started", "interrupted", "completed", "completed"), strict=True)
     )
     record(tmp_path, "train", [job_record(name, overrides[name], state) for name, state in states.items()])
-    assert {job.name: job.state for job in read_sweeps([tmp_path]).jobs} == states
+    with held(tmp_path):
+        assert {job.name: job.state for job in read_sweeps([tmp_path]).jobs} == states
+    # nobody is there any more who could say that it has ended
+    now = {job.name: job.state for job in read_sweeps([tmp_path]).jobs}
+    assert now == {**states, names[0]: "interrupted"}
     # sweeps of other launchers have no list of their jobs
     (tmp_path / "sweep.json").unlink()
     jobs = {job.name: job for job in read_sweeps([tmp_path]).jobs}
     assert jobs[names[0]].state == "interrupted"
     assert (jobs[names[1]].state, jobs[names[1]].reason) == ("failed", "RuntimeError: it broke")
     assert jobs.keys() == {name for name in names if name not in names[2:4]}
-    # a process that trains holds its folder
-    code = (
-        "import sys, pathlib; from hybrid_ir.run_lock import hold; hold(pathlib.Path(sys.argv[1])); "
-        "print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / names[1])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+    with held(tmp_path / names[1]):  # as a process that trains holds its folder
         states = {job.name: job.state for job in read_sweeps([tmp_path]).jobs}
         assert (states[names[0]], states[names[1]]) == ("interrupted", "running")
-        process.communicate()
 
 
 def test_a_job_of_which_there_is_only_a_name_shares_the_settings_of_the_others(tmp_path: Path) -> None:
