@@ -56,7 +56,7 @@ def settings_for(command: str, group: str, option: str, files: dict[str, str]) -
     settings = [f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"]
     if option in ("pretrained", "saved") or command == "evaluate":
         settings.append(f"model.name_or_path={files['model.name_or_path']}")
-    if option == "parallel_jsonl":
+    if option in ("parallel_jsonl", "batchings_e5_cpu"):
         settings.append(f"data.path={files['data.path']}")
     if group == "data" and option in published_layouts.WRITERS:
         settings += published_layouts.settings_of(option, Path(files["data.path"]).parent)[1:]

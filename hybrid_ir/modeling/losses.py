@@ -42,15 +42,15 @@ class _Candidates(NamedTuple):
 
 
 class ContrastiveLoss(nn.Module):
-    r"""InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, eq. 4) over cosine similarities divided by a temperature.
+    """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, eq. 4) over cosine similarities divided by a temperature.
 
-    With unit vectors :math:`q_i, p_i` of row :math:`i` and candidates :math:`C_i` the loss of a row is
+    With unit vectors ``q``, ``p`` of a row and candidates ``C`` the loss of the row is
 
-    .. math:: -\log \frac{\exp(q_i \cdot p_i / \tau)}{\sum_{c \in C_i} \exp(q_i \cdot c / \tau)}
+        -log(exp(q.p / temperature) / sum over c in C of exp(q.c / temperature))
 
-    and the loss of the batch is the mean over its rows. :math:`C_i` holds :math:`p_i`, the other rows' positives
-    (``other_positives``) and the explicit negatives of *all* rows, less the passages whose id is that of
-    :math:`p_i` (``mask_same_passage``). With ``both_directions`` the same is done from each positive over the batch's
+    and the loss of the batch is the mean over its rows. ``C`` holds ``p``, the other rows' positives
+    (``other_positives``) and the explicit negatives of *all* rows, less the passages whose id is that of ``p``
+    (``mask_same_passage``). With ``both_directions`` the same is done from each positive over the batch's
     queries, less the other queries that the passage answers too, and the two means are averaged.
 
     **Several processes.** Each passes its own rows, the same number everywhere. Embeddings are gathered with
