@@ -327,7 +327,7 @@ def test_a_killed_run_goes_on_online(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with WandbServer() as server:
         online = {"WANDB_BASE_URL": server.url, "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.2"}
-        arguments = settings(data, run, "logger=wandb", "trainer.max_steps=200")
+        arguments = settings(data, run, "logger=wandb", "trainer.max_steps=1000")
         # the server has some rows, the killed process takes others along
         killed(tmp_path, run, *arguments, until=lambda: any(r.lines for r in server.runs.values()), **online)
         run_id = (run / "wandb_run_id").read_text()
