@@ -45,7 +45,7 @@ from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
 from hybrid_ir.launching.sweep import SESSION, Session, job_names, print_table, sweep_exit_code, swept_keys
 from hybrid_ir.launching.sweep_folder import is_begun, is_complete, read_sweep, sweep_folder
-from hybrid_ir.resume import prepare_resume
+from hybrid_ir.resume import MAY_CHANGE, NOT_KEPT, prepare_resume
 from hybrid_ir.run_folder import (
     CONFIG_FILE,
     OVERRIDES_FILE,
@@ -306,11 +306,7 @@ def _continue_sweep(
     return complete
 
 
-_MAY_DIFFER = (
-    "output_dir", "resume", "dry_run", "sweep", "threads", "logger", "launcher", "accelerator", "devices",
-    "trainer.name", "trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes",
-    "trainer.chunk_rows", "trainer.chunk_tokens", "trainer.grad_cache",
-)  # fmt: skip
+_MAY_DIFFER = (*NOT_KEPT, *MAY_CHANGE, "threads", "logger", "launcher", "accelerator", "devices")
 """Keys, and sections, of where and with what a job runs."""
 
 

@@ -16,10 +16,12 @@ from hybrid_ir.run_folder import CONFIG_FILE, read_run_files
 from hybrid_ir.run_lock import wait_until_free
 from hybrid_ir.schema_keys import flatten
 
-_NOT_KEPT = ("resume", "output_dir", "dry_run", "sweep")
+NOT_KEPT = ("resume", "output_dir", "dry_run", "sweep")
+"""Keys that belong to one start of a run."""
 _DEVICES = ("name", "accelerator", "strategy", "devices", "num_nodes")
 _CHUNKS = ("chunk_rows", "chunk_tokens", "grad_cache")  # fewer devices have more rows each; the gradient is the same
-_MAY_CHANGE = {f"trainer.{key}" for key in (*_DEVICES, *_CHUNKS)}
+MAY_CHANGE = {f"trainer.{key}" for key in (*_DEVICES, *_CHUNKS)}
+"""Keys of where and in which pieces a run computes, which leave it the same run."""
 _ABSENT = object()
 
 
@@ -40,7 +42,7 @@ def prepare_resume(composer: Composer, run_dir: str, settings: Sequence[str]) ->
             keeps.
     """
     stored, stored_settings = read_run_files(run_dir)
-    stored_settings = [s for s in stored_settings if _key(s) not in _NOT_KEPT]
+    stored_settings = [s for s in stored_settings if _key(s) not in NOT_KEPT]
     folder = os.path.abspath(os.path.expanduser(run_dir))
     added = []
     for setting, override in zip(settings, parse_settings(settings), strict=True):
@@ -107,12 +109,12 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     return {
         name: new.get(name, _ABSENT)
         for name in [*new, *(name for name in old if name not in new)]
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT) and name not in _NOT_KEPT
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT) and name not in NOT_KEPT
     }
 
 
 def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any], typed: set[str]) -> None:
-    if name in _MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.")):
+    if name in MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.")):
         return
     change = f"{name}={_shown(new)}"
     if name == "trainer.max_steps":

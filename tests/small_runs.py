@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from hybrid_ir.cli import run_command
@@ -53,6 +56,21 @@ def small_run(data: Path, out: Path) -> list[str]:
         "checkpoint.export=last",
         f"output_dir={out}",
     ]
+
+
+def refused_line(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command prints."""
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not out
+    return err
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def exported_model(folder: Path) -> Path:

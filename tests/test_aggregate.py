@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import math
 import os
@@ -24,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from small_runs import read_csv, refused_line
 from synthetic_sweeps import (
     LANGUAGES,
     QUESTIONS,
@@ -72,21 +72,6 @@ def assert_same(found: Aggregate, expected: Aggregate) -> None:
     assert first.keys() == second.keys()
     for key, values in first.items():
         assert values == pytest.approx(second[key], abs=1e-12, nan_ok=True), key
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command prints."""
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert not out
-    return err
 
 
 @pytest.fixture(scope="module")
@@ -577,16 +562,16 @@ def test_runs_that_cannot_be_compared_are_refused(
 ) -> None:
     out = ["--output", tmp_path / "out"]
     other = {"data": {"content_sha256": "c" * 64}}
-    said = fails(capsys, sweep, one_more(tmp_path / "data", {}, environment=other), *out)
+    said = refused_line(main, capsys, sweep, one_more(tmp_path / "data", {}, environment=other), *out)
     assert "sampler.mono_ratio=0.25,seed=1: data is not that of" in said
     assert "content cccccccccccc and aaaaaaaaaaaa" in said
     other = {"benchmarks": {"cldr": {"content_sha256": "d" * 64}}}
-    said = fails(capsys, sweep, one_more(tmp_path / "judgments", {}, environment=other), *out)
+    said = refused_line(main, capsys, sweep, one_more(tmp_path / "judgments", {}, environment=other), *out)
     assert "benchmark cldr is not that of" in said
-    said = fails(capsys, sweep, one_more(tmp_path / "steps", {"trainer.max_steps": 7}), *out)
+    said = refused_line(main, capsys, sweep, one_more(tmp_path / "steps", {"trainer.max_steps": 7}), *out)
     assert "trainer.max_steps: 7 in" in said
     assert "was not swept over" in said
-    said = fails(capsys, sweep, one_more(tmp_path / "queries", {}, groups=scores(0.25, 1, absent=5)), *out)
+    said = refused_line(main, capsys, sweep, one_more(tmp_path / "queries", {}, groups=scores(0.25, 1, absent=5)), *out)
     assert "queries differ: 1 only in" in said
     # where something is computed does not matter
     fine = one_more(tmp_path / "fine", {"threads": 7, "checkpoint.every_n_steps": 3})
@@ -595,23 +580,27 @@ def test_runs_that_cannot_be_compared_are_refused(
 
 def test_the_same_job_twice_is_refused(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sweep(tmp_path / "again", ratios=(0.5,), seeds=(2,))
-    said = fails(capsys, sweep, tmp_path / "again", "--output", tmp_path / "out")
+    said = refused_line(main, capsys, sweep, tmp_path / "again", "--output", tmp_path / "out")
     name = "sampler.mono_ratio=0.5,seed=2"
     assert f"{tmp_path / 'again' / name}: the same settings and seed as {sweep / name} (0.5, seed 2)" in said
 
 
 def test_what_is_not_there_is_refused(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such folder" in fails(capsys, tmp_path / "nowhere")
-    assert "has no folders of jobs" in fails(capsys, tmp_path)
-    assert "is the folder of one run" in fails(capsys, sweep / "sampler.mono_ratio=0,seed=1")
-    assert "--output: give a folder" in fails(capsys, sweep, tmp_path)
-    assert 'did you mean "recall@10"?' in fails(capsys, sweep, "--metric", "recal@10", "--output", tmp_path / "out")
-    assert 'did you mean "cldr"?' in fails(capsys, sweep, "--benchmark", "cldrs", "--output", tmp_path / "out")
-    assert "SWEEP" in fails(capsys)
+    assert "no such folder" in refused_line(main, capsys, tmp_path / "nowhere")
+    assert "has no folders of jobs" in refused_line(main, capsys, tmp_path)
+    assert "is the folder of one run" in refused_line(main, capsys, sweep / "sampler.mono_ratio=0,seed=1")
+    assert "--output: give a folder" in refused_line(main, capsys, sweep, tmp_path)
+    assert 'did you mean "recall@10"?' in refused_line(
+        main, capsys, sweep, "--metric", "recal@10", "--output", tmp_path / "out"
+    )
+    assert 'did you mean "cldr"?' in refused_line(
+        main, capsys, sweep, "--benchmark", "cldrs", "--output", tmp_path / "out"
+    )
+    assert "SWEEP" in refused_line(main, capsys)
     write_sweep(tmp_path / "failed", ratios=(0.5,), seeds=(1,), failed=[(0.5, 1)])
-    assert "none of 1 jobs is complete (failed)" in fails(capsys, tmp_path / "failed")
+    assert "none of 1 jobs is complete (failed)" in refused_line(main, capsys, tmp_path / "failed")
     (tmp_path / "file").write_text("")
-    assert "is a file" in fails(capsys, sweep, "--output", tmp_path / "file")
+    assert "is a file" in refused_line(main, capsys, sweep, "--output", tmp_path / "file")
     assert not (tmp_path / "out").exists()
 
 
@@ -620,16 +609,16 @@ def test_files_that_no_run_writes_are_refused(tmp_path: Path, capsys: pytest.Cap
     job = tmp_path / "sampler.mono_ratio=0.5,seed=1"
     summary = (job / "summary.json").read_bytes()
     (job / "summary.json").write_text("{")
-    assert f"{job / 'summary.json'}: cannot be read" in fails(capsys, tmp_path)
+    assert f"{job / 'summary.json'}: cannot be read" in refused_line(main, capsys, tmp_path)
     (job / "summary.json").write_bytes(summary)
     values = (job / "per_query.parquet").read_bytes()
     (job / "per_query.parquet").unlink()
-    assert "has summary.json but no per_query.parquet" in fails(capsys, tmp_path)
+    assert "has summary.json but no per_query.parquet" in refused_line(main, capsys, tmp_path)
     (job / "per_query.parquet").write_bytes(values[:-50])
-    assert "is not a file of query values" in fails(capsys, tmp_path)
+    assert "is not a file of query values" in refused_line(main, capsys, tmp_path)
     (job / "per_query.parquet").write_bytes(values)
     (job / "exposure.csv").write_text("language,query_rows\nde,many\n")
-    assert f"{job / 'exposure.csv'}: is not what a run writes" in fails(capsys, tmp_path)
+    assert f"{job / 'exposure.csv'}: is not what a run writes" in refused_line(main, capsys, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ a real sweep

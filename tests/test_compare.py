@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import subprocess
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
+from small_runs import read_csv, refused_line
 
 from hybrid_ir.analysis import significance
 from hybrid_ir.analysis.compare import main, parse_systems
@@ -60,21 +60,6 @@ def make_run(
         results.merge(Results.from_groups(benchmark, ids, groups, step))
     results.write(folder)
     return results
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a refused command prints."""
-    assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert not out
-    return err
 
 
 # ---------------------------------------------------------------------------------------------------------- numbers
@@ -277,19 +262,19 @@ def test_runs_with_other_queries_are_refused(tmp_path: Path, capsys: pytest.Capt
     a, b = tmp_path / "a", tmp_path / "b"
     make_run(a, 1)
     make_run(b, 2, questions=43)
-    said = fails(capsys, a, b)
+    said = refused_line(main, capsys, a, b)
     assert f"toy, cross_lingual, de against sw: queries differ: 3 only in {b} (e.g. q40)" in said
     make_run(b, 2, absent=6)
-    said = fails(capsys, a, b)
+    said = refused_line(main, capsys, a, b)
     assert f"toy, cross_lingual, de against th: queries differ: 1 only in {a} (e.g. q34)" in said
     make_run(b, 2, languages=("de", "sw"))
-    said = fails(capsys, b, a)
+    said = refused_line(main, capsys, b, a)
     assert f"de against th: {a} was evaluated there, {b} was not" in said
     make_run(b, 2, settings=("monolingual",))
-    assert "toy, cross_lingual, de against sw" in fails(capsys, a, b)
+    assert "toy, cross_lingual, de against sw" in refused_line(main, capsys, a, b)
     make_run(tmp_path / "c", 3, absent=6)
     make_run(b, 2)
-    assert "q34" in fails(capsys, a, f"b={b},{tmp_path / 'c'}")  # a seed of one system
+    assert "q34" in refused_line(main, capsys, a, f"b={b},{tmp_path / 'c'}")  # a seed of one system
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,23 +282,23 @@ def test_what_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     make_run(a, 1)
     make_run(b, 2)
     make_run(other, 3, benchmarks=("another",))
-    assert "give two or more" in fails(capsys, a)
-    assert "give two or more" in fails(capsys)
-    assert "given twice" in fails(capsys, a, a)
-    assert "given twice" in fails(capsys, f"x={a}", f"y={b},{tmp_path / 'b' / '..' / 'a'}")
+    assert "give two or more" in refused_line(main, capsys, a)
+    assert "give two or more" in refused_line(main, capsys)
+    assert "given twice" in refused_line(main, capsys, a, a)
+    assert "given twice" in refused_line(main, capsys, f"x={a}", f"y={b},{tmp_path / 'b' / '..' / 'a'}")
     (tmp_path / "deep").mkdir()
     make_run(tmp_path / "deep" / "a", 4)
-    assert "two are named a" in fails(capsys, a, tmp_path / "deep" / "a")
-    assert 'did you mean "recall@10"?' in fails(capsys, a, b, "--metric", "recal@10")
-    assert 'did you mean "toy"?' in fails(capsys, a, b, "--benchmark", "toys")
-    assert 'did you mean "a"?' in fails(capsys, a, b, "--baseline", "A")
-    assert "no benchmark in common" in fails(capsys, a, other)
-    assert "no such folder" in fails(capsys, a, tmp_path / "nowhere")
-    assert "has no per_query.parquet" in fails(capsys, a, tmp_path)
+    assert "two are named a" in refused_line(main, capsys, a, tmp_path / "deep" / "a")
+    assert 'did you mean "recall@10"?' in refused_line(main, capsys, a, b, "--metric", "recal@10")
+    assert 'did you mean "toy"?' in refused_line(main, capsys, a, b, "--benchmark", "toys")
+    assert 'did you mean "a"?' in refused_line(main, capsys, a, b, "--baseline", "A")
+    assert "no benchmark in common" in refused_line(main, capsys, a, other)
+    assert "no such folder" in refused_line(main, capsys, a, tmp_path / "nowhere")
+    assert "has no per_query.parquet" in refused_line(main, capsys, a, tmp_path)
     for options in (["--permutations", "10"], ["--resamples", "many"], ["--seed", "-1"], ["--sead", "1"]):
-        assert options[0] in fails(capsys, a, b, *options)
+        assert options[0] in refused_line(main, capsys, a, b, *options)
     (tmp_path / "file").write_text("")
-    assert "is a file" in fails(capsys, a, b, "--output", tmp_path / "file")
+    assert "is a file" in refused_line(main, capsys, a, b, "--output", tmp_path / "file")
 
 
 def test_files_that_are_no_query_values_are_refused(tmp_path: Path) -> None:

@@ -140,10 +140,6 @@ class ParallelCorpus:
         low, high = self._arrays["negative_offset"][entry : entry + 2]
         return np.asarray(self._arrays["negative_passage"][low:high], dtype=np.int64)
 
-    @property
-    def has_negatives(self) -> bool:
-        return len(self._arrays["negative_passage"]) > 0
-
     def negative_counts(self, barred: np.ndarray | None = None) -> np.ndarray:
         """[entries]: explicit negatives of each.
 
