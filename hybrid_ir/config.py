@@ -61,8 +61,13 @@ class ValidationConfig(Section):
     """Held-out questions aimed at in each language; 0 holds nothing out (then there is no default monitor)."""
     max_share: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
     """At most this share of a language's questions is held out."""
+    languages: list[str] | None = None
+    """Languages of the held-out questions and passages, for a validation that costs less; null takes all. What is held
+    out is held out in every language."""
     seed: int = 0
     """Seed of the choice; separate from the run's seed so that all runs of a sweep hold out the same items."""
+
+    _languages_known = field_validator("languages")(_check_languages)
 
 
 class DataConfigBase(Section):
@@ -80,6 +85,13 @@ class DataConfigBase(Section):
     """Words of such a run; in scripts that run words together as many characters as say the same."""
 
     _languages_known = field_validator("languages")(_check_languages)
+
+    @model_validator(mode="after")
+    def _validated_languages_are_trained(self) -> DataConfigBase:
+        extra = sorted(set(self.validation.languages or []) - set(self.languages or self.validation.languages or []))
+        if extra:
+            raise ValueError(f"validation.languages has {', '.join(extra)}, which data.languages has not")
+        return self
 
     @field_validator("exclude_overlap_with")
     @classmethod

@@ -52,11 +52,15 @@ def files(tmp_path: Path) -> dict[str, str]:
     }
 
 
+def trains_on_files(experiment: str) -> bool:
+    return "/data: parallel_jsonl" in (conf_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+
+
 def settings_for(command: str, group: str, option: str, files: dict[str, str]) -> list[str]:
     settings = [f"{group}=[{option}]" if group == "benchmark" else f"{group}={option}"]
     if option in ("pretrained", "saved") or command == "evaluate":
         settings.append(f"model.name_or_path={files['model.name_or_path']}")
-    if option in ("parallel_jsonl", "batchings_e5_cpu"):
+    if option == "parallel_jsonl" or (group == "experiment" and trains_on_files(option)):
         settings.append(f"data.path={files['data.path']}")
     if group == "data" and option in published_layouts.WRITERS:
         settings += published_layouts.settings_of(option, Path(files["data.path"]).parent)[1:]
@@ -120,8 +124,7 @@ def test_a_setting_wins_over_what_the_model_brings(train: Composer) -> None:
 @pytest.mark.parametrize("experiment", [path.stem for path in sorted((conf_dir() / "experiment").glob("*.yaml"))])
 def test_no_benchmark_means_none(train: Composer, experiment: str) -> None:
     assert train.compose(["benchmark=[]"])["benchmark"] == {}
-    text = (conf_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
-    given = [f"experiment={experiment}", *(["data.path=a.jsonl"] if "/data: parallel_jsonl" in text else [])]
+    given = [f"experiment={experiment}", *(["data.path=a.jsonl"] if trains_on_files(experiment) else [])]
     assert train.compose([*given, "benchmark=[]"])["benchmark"] == {}
     assert set(train.compose([*given, "benchmark=[xquad_r]"])["benchmark"]) == {"xquad_r"}
 

@@ -20,7 +20,7 @@ from hybrid_ir.config import ValidationConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.sources.jsonl import ParallelJsonlSource
 from hybrid_ir.data.validation import held_out, validation_benchmark
-from hybrid_ir.errors import DataError
+from hybrid_ir.errors import ConfigError, DataError
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -318,6 +318,31 @@ def test_no_passage_is_on_both_sides(tmp_path: Path, seed: int, queries: int, sh
         assert {d for d, document in enumerate(benchmark.documents) if document.startswith(wanted)} == {
             d for p, d in relevant if p == q
         }
+
+
+def test_validation_in_some_languages_alone(tmp_path: Path) -> None:
+    rows = [
+        row(str(n), code, passage=f"p{n} {code}", passage_id=f"p{n}") for n in range(60) for code in ("de", "en", "sw")
+    ]
+    corpus = ParallelCorpus.build(ParallelJsonlSource(str(write_lines(tmp_path / "a.jsonl", rows))))
+    config = ValidationConfig(queries_per_language=6, languages=["sw", "de"])
+    held = held_out(corpus, config)
+    benchmark = validation_benchmark(corpus, held, config)
+    assert benchmark is not None
+    in_all = validation_benchmark(corpus, held, ValidationConfig(queries_per_language=6))
+    assert in_all is not None
+    assert corpus.languages == ("de", "en", "sw")
+    for part, everything in (
+        (benchmark.query_languages, in_all.query_languages),
+        (benchmark.document_languages, in_all.document_languages),
+    ):
+        np.testing.assert_array_equal(np.bincount(part, minlength=3), np.bincount(everything) * [1, 0, 1])
+    assert set(benchmark.documents) < set(in_all.documents)
+    assert len(benchmark.judgments) == 2 * len(benchmark.queries)
+    with pytest.raises(
+        ConfigError, match=r"data\.validation\.languages: the training data has no th; it has de, en, sw"
+    ):
+        held_out(corpus, ValidationConfig(queries_per_language=6, languages=["th"]))
 
 
 def test_validation_can_be_switched_off(tmp_path: Path) -> None:

@@ -730,6 +730,10 @@ def test_a_command_of_a_transcript_or_a_sentence_is_valid(case: Documented, plac
         compare_parser().parse_intermixed_args(arguments)
     elif kind == "hybrid_ir.data.describe":
         validated("train", arguments)
+    elif kind == "hybrid_ir.data.overlap":
+        run_overlap(arguments, place)
+    elif kind == "hybrid_ir.analysis.report":
+        run_report(arguments, place)
     else:
         assert kind == "hybrid_ir.config", f"tests/test_readme.py cannot check {case}; teach it to it"
         assert arguments[0] in ("describe", "dump", "validate")

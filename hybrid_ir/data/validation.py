@@ -11,6 +11,7 @@ import numpy as np
 from hybrid_ir.config import ValidationConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.plan import mix
+from hybrid_ir.errors import ConfigError
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 
 NAME = "validation"
@@ -19,9 +20,13 @@ NAME = "validation"
 def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
     """[items] bool: which items are held out.
 
-    Passages are taken in a random order; for each language until it has ``queries_per_language`` questions or
-    ``max_share`` of its own. A passage taken for one language is held out in all.
+    Passages are taken in a random order; for each of the config's languages until it has ``queries_per_language``
+    questions or ``max_share`` of its own. A passage taken for one language is held out in all.
+
+    Raises:
+        ConfigError: the corpus does not have one of the config's languages.
     """
+    codes = _codes(corpus, config)
     table = corpus.table
     held = np.zeros(len(table), dtype=bool)
     if not config.queries_per_language:
@@ -29,7 +34,7 @@ def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
     passage = np.asarray(table.passage).astype(np.uint64)
     salt = np.random.SeedSequence([config.seed, 0x76616C]).generate_state(1, np.uint64)[0]
     position = mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
-    for language in range(len(table.languages)):
+    for language in codes:
         has = table.patterns[:, language][np.asarray(table.pattern)]
         here = position[has]
         quota = min(config.queries_per_language, int(config.max_share * len(here)))
@@ -42,7 +47,7 @@ def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
 
 
 def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: ValidationConfig) -> Benchmark | None:
-    """The held-out questions against the held-out passages, in all languages; None where nothing is held out.
+    """The held-out questions against the held-out passages, in the config's languages; None where nothing is held out.
 
     A question's relevant documents are its passage in every language, in every wording. Each language has at most
     ``queries_per_language`` questions.
@@ -50,13 +55,14 @@ def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: Valid
     if not held.any():
         return None
     items, languages = corpus.entries(held)
+    codes = _codes(corpus, config)
+    chosen = np.isin(languages, codes)
+    items, languages = items[chosen], languages[chosen]
     entries = corpus.entry(items, languages)
     rows = np.unique(corpus.passage_rows(entries))
     groups = corpus.passage_groups(rows)
     document_language = np.asarray(corpus.passages.language)[rows].astype(np.int64)
-    kept = np.concatenate(
-        [np.flatnonzero(languages == code)[: config.queries_per_language] for code in range(len(corpus.languages))]
-    )
+    kept = np.concatenate([np.flatnonzero(languages == code)[: config.queries_per_language] for code in codes])
     items, languages, entries = items[kept], languages[kept], entries[kept]
     by_group: dict[int, list[int]] = {}
     for document, group in enumerate(groups.tolist()):
@@ -77,3 +83,20 @@ def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: Valid
         languages=corpus.languages,
         notes=("held-out items of the training data; the pool is small",),
     )
+
+
+def _codes(corpus: ParallelCorpus, config: ValidationConfig) -> list[int]:
+    """The numbers of the languages of the held-out questions, in order.
+
+    Raises:
+        ConfigError: the corpus does not have one of them.
+    """
+    if config.languages is None:
+        return list(range(len(corpus.languages)))
+    missing = [language for language in config.languages if language not in corpus.languages]
+    if missing:
+        raise ConfigError(
+            f"data.validation.languages: the training data has no {', '.join(missing)}; it has "
+            f"{', '.join(corpus.languages)}"
+        )
+    return sorted(corpus.languages.index(language) for language in config.languages)
