@@ -30,7 +30,7 @@ from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.sources.base import Example, Source
 from hybrid_ir.errors import DataError
 
-_FORMAT = 3
+_FORMAT = 4
 _CHUNK = 65536
 _TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16()), ("id", pa.large_string())])
 _ARRAYS = (
