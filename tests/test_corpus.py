@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from hybrid_ir import cache
 from hybrid_ir.config import ValidationConfig
+from hybrid_ir.data import corpus as corpus_module
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.sources.cldr import CldrSource
 from hybrid_ir.data.sources.jsonl import ParallelJsonlSource
 from hybrid_ir.data.validation import held_out, validation_benchmark
 from hybrid_ir.errors import ConfigError, DataError
@@ -285,6 +287,20 @@ def test_the_corpus_is_the_same_in_another_process(tmp_path: Path) -> None:
         )
         prints.add(done.stdout.strip())
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize("source", ["cldr", "jsonl"])
+def test_a_corpus_of_another_format_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Sources have a number for their own format, which must not hide the corpus's."""
+    path = write_lines(tmp_path / "a.jsonl", [row(str(n), "en") for n in range(20)])
+    made = ParallelJsonlSource(str(path)) if source == "jsonl" else CldrSource(["en"], "evaluation")
+    first = ParallelCorpus.build(made)
+    assert ParallelCorpus.build(made).folder == first.folder
+    monkeypatch.setattr(corpus_module, "_FORMAT", corpus_module._FORMAT + 1)
+    other = ParallelCorpus.build(made)
+    assert other.made_now
+    assert other.folder != first.folder
+    assert other.fingerprint == first.fingerprint
 
 
 # ----------------------------------------------------------------------------------------------------- validation

@@ -30,7 +30,7 @@ from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.sources.base import Example, Source
 from hybrid_ir.errors import DataError
 
-_FORMAT = 4
+_FORMAT = 3
 _CHUNK = 65536
 _TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16()), ("id", pa.large_string())])
 _ARRAYS = (
@@ -73,7 +73,7 @@ class ParallelCorpus:
         Raises:
             DataError: a bad line; an item that stands twice in one language with different texts; no items.
         """
-        key = {"format": _FORMAT, **source.key()}
+        key = {"corpus_format": _FORMAT, **source.key()}  # sources have a format of their own
         folder, made = cache.entry("corpora", key, lambda path: _write(source, path), verify=verify_cache)
         corpus = cls(folder)
         corpus.made_now = made
