@@ -213,7 +213,7 @@ def test_spread_over_seeds(sweep: Path, found: Aggregate) -> None:
 # ------------------------------------------------------------------------------------------------------- properties
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(order=st.permutations(range(len(RATIOS) * len(SEEDS))))
 def test_the_order_of_jobs_does_not_matter(sweep: Path, found: Aggregate, order: list[int]) -> None:
     read = read_sweeps([sweep])

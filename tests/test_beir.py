@@ -159,7 +159,7 @@ def test_texts_titles_and_compressed_files(tmp_path: Path) -> None:
 codes = st.sampled_from(["de", "en", "sw"])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(codes, min_size=1, max_size=8), st.lists(codes, min_size=1, max_size=5), st.data())
 def test_settings_are_what_the_judgments_allow(of_documents: list[str], of_queries: list[str], data: Any) -> None:
     pairs = [(q, d) for q in range(len(of_queries)) for d in range(len(of_documents))]

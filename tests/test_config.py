@@ -177,7 +177,7 @@ def test_the_batch_is_divided_among_the_devices(default: dict[str, Any], batch: 
         assert not remedy or int(remedy) % (devices * nodes) == 0
 
 
-@settings(deadline=None)
+
 @given(st.sampled_from(sorted(schema_keys(TrainConfig))))
 def test_an_object_is_no_value_of_a_key(default: dict[str, Any], key: str) -> None:
     """Whatever key is wrong, the message is one line that starts with it."""

@@ -54,7 +54,7 @@ corpora = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(corpora)
 def test_every_line_comes_back(tmp_path: Path, lines: dict[tuple[str, str], tuple[str, str, str | None]]) -> None:
     path = tmp_path / "data.jsonl"
@@ -306,7 +306,7 @@ def test_a_corpus_of_another_format_is_made_anew(tmp_path: Path, monkeypatch: py
 # ----------------------------------------------------------------------------------------------------- validation
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 1000), st.integers(1, 30), st.floats(0.05, 0.5))
 def test_no_passage_is_on_both_sides(tmp_path: Path, seed: int, queries: int, share: float) -> None:
     random = np.random.default_rng(7)

@@ -191,7 +191,7 @@ def rows_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     return rows
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10_000),
     ratio=st.sampled_from([0.0, 0.25, 0.5, 1.0]),

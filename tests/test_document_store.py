@@ -56,7 +56,7 @@ texts = st.text(characters | st.sampled_from("\n\r\t\u2028\u0085\ufeff\x00𐍈�
 identifiers = st.text(characters, min_size=1, max_size=6).filter(lambda value: value.split() == [value])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(identifiers, texts), min_size=1, max_size=30, unique_by=lambda pair: pair[0]), st.data())
 @example([("\uffff", ""), ("😀", "a\u2028b"), ("é", "\n")], None)  # UTF-16 would sort 😀 before U+FFFF
 def test_a_store_is_the_list_that_it_was_made_of(documents: list[tuple[str, str]], data: st.DataObject | None) -> None:
@@ -88,7 +88,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[tuple
         yield documents, build(*files)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(*[st.integers(-3 * ROW_GROUP - 200, 3 * ROW_GROUP + 200)] * 3)
 def test_any_index_and_range(
     large: tuple[list[tuple[str, str]], DocumentStore], start: int, stop: int, place: int

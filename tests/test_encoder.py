@@ -131,7 +131,7 @@ def test_tokens_carry_prefix_and_are_cut(encoder: BiEncoder) -> None:
         assert max(map(len, ids)) == limit
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     sentence_words=st.integers(0, 30),
     paragraph_words=st.integers(0, 60),

@@ -123,7 +123,7 @@ def test_gzip_that_is_cut_off(tmp_path: Path) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(str.strip)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.integers(0, 6), texts, min_size=1), st.booleans(), st.booleans())
 def test_any_text_comes_back(tmp_path: Path, new: dict[int, str], packed: bool, as_tsv: bool) -> None:
     toy = benchmark()

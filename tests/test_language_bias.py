@@ -51,7 +51,7 @@ def rankings(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(rankings())
-@settings(deadline=None)
+
 def test_rank_correlation_is_scipys(top: np.ndarray) -> None:
     first, second = top[:-1], top[1:]
     expected = [spearman(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
@@ -71,7 +71,7 @@ def test_rank_correlation_of_lists_that_share_nothing() -> None:
 
 
 @given(rankings(), st.integers(2, 5), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+
 def test_mean_rank_correlation_is_a_mean_over_the_other_versions(
     top: np.ndarray, num_languages: int, seed: int
 ) -> None:
@@ -127,7 +127,7 @@ def ranked(benchmark: Benchmark, orders: np.ndarray, queries: np.ndarray, depth:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 10, 40]))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_measures_are_those_of_plain_python(seed: int, k: int) -> None:
     benchmark = make_benchmark(seed)
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_centring_subtracts_each_languages_mean(seed: int) -> None:
     passages, languages = make_passages(seed)
     removal = LanguageRemoval.fit(passages, languages, NAMES, "centring")
@@ -52,7 +52,7 @@ def test_centring_subtracts_each_languages_mean(seed: int) -> None:
 
 
 @given(seeds, st.integers(1, 4))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_lir_projects_out_what_scikit_learn_finds(seed: int, components: int) -> None:
     """Of the uncentred matrix of each language's embeddings, as TruncatedSVD takes it."""
     passages, languages = make_passages(seed)
@@ -78,7 +78,7 @@ def lsar_algorithm_1(means: np.ndarray, rank: int) -> np.ndarray:
 
 
 @given(seeds, st.integers(1, 3))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_lsar_is_the_papers_algorithm(seed: int, components: int) -> None:
     passages, languages = make_passages(seed)
     x = passages.numpy().astype(np.float64)
@@ -93,7 +93,7 @@ def test_lsar_is_the_papers_algorithm(seed: int, components: int) -> None:
 
 
 @given(seeds)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_lsar_leaves_no_difference_between_the_means(seed: int) -> None:
     passages, languages = make_passages(seed)
     removal = LanguageRemoval.fit(passages, languages, NAMES, "lsar")
@@ -106,7 +106,7 @@ def test_lsar_leaves_no_difference_between_the_means(seed: int) -> None:
 
 
 @given(seeds, st.sampled_from([("lir", 1), ("lir", 3), ("lsar", 1), ("lsar", 3)]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_projections_are_orthogonal_and_idempotent(seed: int, kind: tuple[Method, int]) -> None:
     passages, languages = make_passages(seed)
     queries, query_languages = make_passages(seed + 1)
@@ -124,7 +124,7 @@ def test_projections_are_orthogonal_and_idempotent(seed: int, kind: tuple[Method
 
 
 @given(seeds, st.sampled_from(METHODS))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_the_order_of_rows_does_not_matter(seed: int, method: Method) -> None:
     passages, languages = make_passages(seed)
     order = np.random.default_rng(seed).permutation(len(languages))

@@ -60,7 +60,7 @@ def test_a_mistaken_code_is_told_the_right_one(wrong: str, right: str) -> None:
 
 
 @given(st.text(max_size=12))
-@settings(deadline=None)
+
 def test_any_text_is_a_known_code_or_a_one_line_error(text: str) -> None:
     message = None
     try:

@@ -100,7 +100,7 @@ def difference(ours: Tensor, reference: Tensor) -> float:
     return float((ours.double() - reference.double()).norm() / reference.double().norm())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     max_rows=st.none() | st.integers(1, 2 * ROWS),

@@ -104,7 +104,7 @@ def reference(
     return loss, correct / batch, masked / possible if possible else 0.0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_equals_the_naive_reference(data: st.DataObject) -> None:
     batch = data.draw(st.integers(1, 7))

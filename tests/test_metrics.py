@@ -99,7 +99,7 @@ def judged_pools(draw: st.DrawFn, ties: bool = True) -> Pool:
     return Pool(scores, ids, relevances, draw(st.integers(1, documents)) if ties else documents)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(judged_pools())
 def test_equal_to_trec_eval(pool: Pool) -> None:
     expected = pytrec_eval.RelevanceEvaluator(pool.judgments(), TREC_MEASURES).evaluate(pool.run())
@@ -111,7 +111,7 @@ def test_equal_to_trec_eval(pool: Pool) -> None:
             assert value == pytest.approx(expected[f"q{query}"][theirs], abs=1e-9), ours
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(judged_pools(ties=False))
 def test_equal_to_torchmetrics_where_it_is_defined(pool: Pool) -> None:
     """Without ties, with positive scores, the whole pool ranked and, but for nDCG, relevances of 0 and 1."""
@@ -134,7 +134,7 @@ def test_equal_to_torchmetrics_where_it_is_defined(pool: Pool) -> None:
 
 
 @pytest.mark.slow  # ranx compiles its metrics first
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(judged_pools())
 def test_equal_to_ranx(pool: Pool) -> None:
     import ranx
@@ -225,7 +225,7 @@ def updates(collected: RetrievalMetrics, rows: list[tuple[int, int, int, list[in
 ROWS = [(0, 0, 0, [3]), (1, 0, 0, [1, 4]), (0, 0, 1, [2]), (2, 1, -1, [5, 9, 1]), (3, 1, 1, [7]), (0, 0, -1, [6])]
 
 
-@settings(deadline=None)
+
 @given(st.permutations(ROWS), st.integers(1, 5))
 def test_groups_do_not_depend_on_the_order_of_updates(rows: list[Any], cut: int) -> None:
     collected = RetrievalMetrics(["en", "sw"])

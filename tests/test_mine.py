@@ -141,7 +141,7 @@ rules = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules, st.integers(5, 40), st.integers(0, 3), st.integers(3, 50))
 def test_negatives_are_those_of_a_search_by_hand(
     tmp_path: Path, rules: Rules, items: int, seed: int, shard_size: int
@@ -201,7 +201,7 @@ def test_each_rank_of_the_window_is_drawn_alike(tmp_path: Path) -> None:
     assert ((drawn[3:] - expected) ** 2 / expected).sum() < 40, drawn  # chi-squared with 9 degrees: p < 1e-5
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 100), st.integers(0, 2))
 def test_the_other_language_is_one_that_the_item_has(tmp_path: Path, seed: int, language: int) -> None:
     corpus = corpus_of(tmp_path, ragged(60))

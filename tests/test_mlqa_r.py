@@ -71,7 +71,7 @@ def write(folder: Path, versions: Mapping[str, Sequence[str]]) -> Path:
 # ---------------------------------------------------------------------------------------------------------- ragged
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.dictionaries(
         st.integers(0, 30).map(str),

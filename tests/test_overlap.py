@@ -113,7 +113,7 @@ def naive_pairs(indexed: Sequence[str], texts: Sequence[str], n: int) -> dict[tu
 words = st.lists(st.sampled_from(["a", "b", "ab", "中", "文", "ไท", "ย", "c"]), max_size=14).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(words, max_size=7), st.lists(words, max_size=7), st.integers(2, 5))
 def test_what_is_found_is_what_is_there(indexed: list[str], texts: list[str], n: int) -> None:
     index = RunIndex(indexed, n)
@@ -260,7 +260,7 @@ benchmarks = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(corpora, benchmarks, st.integers(3, 4))
 def test_items_of_any_corpus_against_loops(
     tmp_path: Path, lines: list[tuple[int, str, str, str]], known: list[tuple[Any, str, str]], words: int

@@ -73,7 +73,7 @@ def same(a: Batch, b: Batch) -> bool:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tables, samplers, st.sampled_from([4, 8, 16]), st.integers(0, 1000))
 def test_every_batch_is_what_its_kind_says(
     table: ItemTable, sampler: SamplerConfig, batch_size: int, seed: int
@@ -96,7 +96,7 @@ def test_every_batch_is_what_its_kind_says(
             assert len(set(table.source[batch.items].tolist())) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables, samplers, st.integers(0, 1000), st.integers(1, 30))
 def test_a_resumed_plan_goes_on_as_if_uninterrupted(
     table: ItemTable, sampler: SamplerConfig, seed: int, stop: int
@@ -116,7 +116,7 @@ def test_a_resumed_plan_goes_on_as_if_uninterrupted(
     assert whole.state_dict() == resumed.state_dict() == advanced.state_dict()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables, st.integers(0, 1000), st.sampled_from(["pair_first", "item_first"]), st.sampled_from([0.0, 1.0]))
 def test_a_pass_shows_each_item_of_a_stream_once(table: ItemTable, seed: int, cross_draw: str, ratio: float) -> None:
     sampler = SamplerConfig(mono_ratio=ratio, cross_draw=cross_draw, small_languages="drop")  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def test_a_pass_shows_each_item_of_a_stream_once(table: ItemTable, seed: int, cr
             assert len(counts) + len(streams.deferred.get(stream, [])) >= streams.size[stream]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
 def test_the_order_of_a_pass_is_a_permutation(size: int, key: int) -> None:
     root = int(np.ceil(np.sqrt(size)))
@@ -169,7 +169,7 @@ def test_first_places_of_a_pass_are_spread_evenly() -> None:
     assert ((observed - expected) ** 2 / expected).sum() < 86.7  # .999 quantile at 49 degrees of freedom is 85.4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables, samplers, st.integers(0, 1000))
 def test_shards_of_any_number_of_processes_make_the_same_global_batch(
     table: ItemTable, sampler: SamplerConfig, seed: int
@@ -194,7 +194,7 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         batch.shard(0, 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 1000), st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.9]), st.integers(0, 500), st.integers(1, 300))
 def test_exact_draw_keeps_the_ratio_in_every_window(seed: int, ratio: float, start: int, length: int) -> None:
     table = make_table(1, 100, 3, 1, 100, 1.0)

@@ -130,7 +130,7 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2)), min_size=1, max_size=6), st.integers(0, 2))
 def test_merging_keeps_the_last_of_each_benchmark_and_step(evaluations: list[tuple[str, int]], step: int) -> None:
     merged = Results()

@@ -133,7 +133,7 @@ def pools(draw: st.DrawFn) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarra
     return scores, ids, np.array(languages), relevant
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pools(), st.integers(1, 6))
 def test_counts_over_shards_equal_a_full_sort(
     pool: tuple[np.ndarray, list[str], np.ndarray, np.ndarray], shard_size: int
@@ -158,7 +158,7 @@ def test_counts_over_shards_equal_a_full_sort(
             assert above[query, place].tolist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pools(), st.integers(1, 30), st.integers(1, 6), st.integers(1, 4), st.booleans())
 def test_a_running_top_k_equals_a_full_sort(
     pool: tuple[np.ndarray, list[str], np.ndarray, np.ndarray], k: int, shard_size: int, room: int, interrupted: bool
@@ -183,7 +183,7 @@ def test_a_running_top_k_equals_a_full_sort(
         assert key_scores(keys[query, : len(expected)]).tolist() == row[expected].tolist()
 
 
-@settings(deadline=None)
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_keys_keep_scores_and_their_order(values: list[float]) -> None:
     drawn = torch.tensor(values)

@@ -58,7 +58,7 @@ def test_drawn_permutations_agree_with_scipy() -> None:
     assert found == significance.permutation_test(differences[:, None], ONE, permutations=20_000, seed=3)[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 8), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_a_permutation_flips_all_of_a_questions_values(questions: int, cells: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -211,7 +211,7 @@ def test_one_question_has_no_standard_error() -> None:
 # ------------------------------------------------------------------------------------------------------------- Holm
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.999))
 def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float], level: float) -> None:
     rejected = set()
@@ -226,7 +226,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float], level
     assert {i for i in range(len(p)) if corrected[i] <= level} == rejected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_between_the_raw_p_and_bonferroni_and_keeps_the_order(p: list[float]) -> None:
     corrected = significance.holm(p)

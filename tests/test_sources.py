@@ -323,7 +323,7 @@ def test_mmarco_as_it_is_found(tmp_path: Path) -> None:
 ids = st.integers(0, 9)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(ids, ids, ids), min_size=1, max_size=25), st.integers(0, 3), st.booleans())
 def test_mmarco_is_the_join_of_its_files(
     tmp_path: Path, triples: list[tuple[int, int, int]], negatives: int, qrels: bool

@@ -114,7 +114,7 @@ def test_special_tokens_and_templates(tokenizer) -> None:
     assert set(tokenizer("Kenya")) == {"input_ids", "attention_mask"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_nothing_is_unknown_and_everything_comes_back(tokenizer, text: str) -> None:
     """Any text in any script, seen or not, survives up to NFKC and white space; literal special tokens aside."""

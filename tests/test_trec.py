@@ -159,7 +159,7 @@ def judged(rows: QrelsDict) -> Qrels:
     return Qrels(list(rows), documents, *np.array(entries).T)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(run_dicts, qrels_dicts, st.data())
 def test_any_run_and_judgments_equal_to_trec_eval(rows: RunDict, judgments: QrelsDict, data: st.DataObject) -> None:
     # Half of the judgments are moved to queries and documents of the run.
@@ -182,7 +182,7 @@ def test_any_run_and_judgments_equal_to_trec_eval(rows: RunDict, judgments: Qrel
     assert not whole.values[~np.array(kept)].any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(run_dicts, qrels_dicts, st.sampled_from(["", ".gz"]))
 def test_files_are_read_as_they_were_written(rows: RunDict, judgments: QrelsDict, ending: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
