@@ -12,7 +12,7 @@ import published_layouts
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_ir.cli import prepare
@@ -175,7 +175,6 @@ def test_the_batch_is_divided_among_the_devices(default: dict[str, Any], batch: 
         validate(TrainConfig, raw)
     for remedy in re.findall(r"use (\d+)(?: or (\d+))?", str(caught.value))[0]:
         assert not remedy or int(remedy) % (devices * nodes) == 0
-
 
 
 @given(st.sampled_from(sorted(schema_keys(TrainConfig))))

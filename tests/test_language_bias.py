@@ -51,7 +51,6 @@ def rankings(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(rankings())
-
 def test_rank_correlation_is_scipys(top: np.ndarray) -> None:
     first, second = top[:-1], top[1:]
     expected = [spearman(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
@@ -71,7 +70,6 @@ def test_rank_correlation_of_lists_that_share_nothing() -> None:
 
 
 @given(rankings(), st.integers(2, 5), st.integers(0, 2**32 - 1))
-
 def test_mean_rank_correlation_is_a_mean_over_the_other_versions(
     top: np.ndarray, num_languages: int, seed: int
 ) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_ir import languages
@@ -60,7 +60,6 @@ def test_a_mistaken_code_is_told_the_right_one(wrong: str, right: str) -> None:
 
 
 @given(st.text(max_size=12))
-
 def test_any_text_is_a_known_code_or_a_one_line_error(text: str) -> None:
     message = None
     try:

@@ -225,7 +225,6 @@ def updates(collected: RetrievalMetrics, rows: list[tuple[int, int, int, list[in
 ROWS = [(0, 0, 0, [3]), (1, 0, 0, [1, 4]), (0, 0, 1, [2]), (2, 1, -1, [5, 9, 1]), (3, 1, 1, [7]), (0, 0, -1, [6])]
 
 
-
 @given(st.permutations(ROWS), st.integers(1, 5))
 def test_groups_do_not_depend_on_the_order_of_updates(rows: list[Any], cut: int) -> None:
     collected = RetrievalMetrics(["en", "sw"])

@@ -183,7 +183,6 @@ def test_a_running_top_k_equals_a_full_sort(
         assert key_scores(keys[query, : len(expected)]).tolist() == row[expected].tolist()
 
 
-
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_keys_keep_scores_and_their_order(values: list[float]) -> None:
     drawn = torch.tensor(values)
