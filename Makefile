@@ -51,8 +51,10 @@ COMPAT := 3.11 3.12 3.13
 COMPAT_TESTS := config.py describe.py corpus.py plan.py tokenizer.py cldr.py significance.py languages.py \
 	document_store.py miracl.py launcher.py
 WITHOUT := -without-torch
+SELECTED := -m "not torch"
 endif
-PYTEST_COMPAT = $(PYTEST) --junitxml=$(VENV)/tests.xml $(if $(ALL),-m "not slow",$(addprefix tests/test_, $(COMPAT_TESTS)))
+PYTEST_COMPAT = $(PYTEST) --junitxml=$(VENV)/tests.xml \
+	$(if $(ALL),-m "not slow",$(SELECTED) $(addprefix tests/test_, $(COMPAT_TESTS)))
 
 compat: $(COMPAT:%=compat-%)  ## tests that pass through every part, with each Python found and the lowest versions
 	@$(PYTHON) bench/compat.py .compat/*

@@ -10,6 +10,7 @@ import pytest
 from hybrid_ir.data import describe, description
 
 
+@pytest.mark.torch
 def test_describe_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {

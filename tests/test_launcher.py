@@ -332,6 +332,7 @@ def test_a_rank_behind_the_first_that_fails_stops_the_others() -> None:
     assert time.monotonic() - begin < 50
 
 
+@pytest.mark.torch
 def test_ranks_form_a_process_group() -> None:
     code = (
         "import torch, torch.distributed as dist; dist.init_process_group('gloo'); x = torch.ones(1) * dist.get_rank();"
@@ -382,6 +383,7 @@ def test_a_sweep_whose_folder_is_taken_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     done = train(tmp_path, "-m", "seed=1,2", "sampler.mono_ratio=0,1", "launcher.jobs=2", *small_data(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -400,6 +402,7 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_job_that_fails_in_a_real_sweep(tmp_path: Path) -> None:
     """More rows than passages: found with the data at hand, by the job."""
     done = train(tmp_path, "-m", "batch_size=4,128", *[s for s in small_data(tmp_path) if "batch_size" not in s])
@@ -425,6 +428,7 @@ def test_a_sweep_that_cannot_be_named_so(tmp_path: Path, arguments: list[str], s
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_the_same_command_completes_a_sweep(tmp_path: Path) -> None:
     """One job is killed while it trains, one fails; what was complete stays as it is, and all end as if undisturbed."""
     settings = [
@@ -476,6 +480,7 @@ def test_the_same_command_completes_a_sweep(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_sweep_grows_and_keeps_its_jobs(tmp_path: Path) -> None:
     """More seeds later: the jobs that are there keep their names, and what differs from them is refused."""
     settings = small_data(tmp_path)
@@ -517,6 +522,7 @@ def test_a_sweep_grows_and_keeps_its_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_jobs_share_what_is_made_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     settings = small_data(tmp_path)
@@ -533,6 +539,7 @@ def test_jobs_share_what_is_made_of_the_data(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_dry_run_of_a_sweep_measures_one_job(tmp_path: Path) -> None:
     done = train(tmp_path, "-m", "seed=1,2,3", "launcher.jobs=2", "--dry-run", *small_data(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -541,6 +548,7 @@ def test_a_dry_run_of_a_sweep_measures_one_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
     done = train(tmp_path, *small_data(tmp_path), "trainer=ddp", "trainer.precision=32", "output_dir=out")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -548,6 +556,7 @@ def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_fault_found_by_two_processes_is_one_line(tmp_path: Path) -> None:
     settings = [s for s in small_data(tmp_path) if "batch_size" not in s]
     done = train(tmp_path, *settings, "trainer=ddp", "trainer.precision=32", "batch_size=128", "output_dir=out")

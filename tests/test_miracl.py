@@ -379,6 +379,7 @@ def evaluate(path: Path | None, out: Path, *arguments: Any, **environment: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["passage", "folder"])
+@pytest.mark.torch
 def test_faults_are_one_line_and_leave_no_folder(tmp_path: Path, fault: str) -> None:
     data, model = write(tmp_path / "data"), tmp_path / "model"
     model.mkdir()
