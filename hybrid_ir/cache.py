@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,12 @@ def entry(kind: str, key: Any, make: Callable[[Path], dict[str, Any]], verify: b
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+        with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter
+            hashes = list(pool.map(file_sha256, paths))
         files = {
-            p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)}
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
+            p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest}
+            for p, digest in zip(paths, hashes, strict=True)
         }
         manifest = {"key": key, "files": files, **remembered}
         write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, default=str))

@@ -14,19 +14,20 @@ from typing import IO, Any, cast
 from hybrid_ir.errors import DataError, UserError
 
 
-def numbered_lines(file: Path, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(file: Path, blank: bool = False, raw: IO[bytes] | None = None) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers from 1; a byte order mark is passed over.
 
     Args:
         file: plain or gzip.
         blank: blank lines too.
+        raw: the file, opened by ``open_file``, of one who wants to know how far it has been read.
 
     Raises:
         DataError: the file cannot be opened, or its gzip data is damaged or cut off.
     """
     number = 0
     try:
-        with _opened(file) as lines:
+        with raw or open_file(file) as opened, _unpacked(opened) as lines:
             for number, line in enumerate(lines, start=1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if blank or text.strip():
@@ -107,10 +108,19 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free space or allow it") from error
 
 
-def _opened(file: Path) -> IO[bytes]:
+def open_file(file: Path) -> IO[bytes]:
+    """A file, opened for reading.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
     try:
-        with file.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        return cast(IO[bytes], gzip.open(file, "rb")) if zipped else file.open("rb")
+        return file.open("rb")
     except OSError as error:
         raise DataError(f"{file}: cannot be opened ({error.strerror or error})") from None
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    zipped = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return cast(IO[bytes], gzip.open(raw, "rb")) if zipped else raw

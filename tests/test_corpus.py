@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from hybrid_ir import cache
 from hybrid_ir.config import ValidationConfig
 from hybrid_ir.data import corpus as corpus_module
+from hybrid_ir.data import validation
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.plan import mix
 from hybrid_ir.data.sources.cldr import CldrSource
 from hybrid_ir.data.sources.jsonl import ParallelJsonlSource
 from hybrid_ir.data.validation import held_out, validation_benchmark
@@ -334,6 +336,40 @@ def test_no_passage_is_on_both_sides(tmp_path: Path, seed: int, queries: int, sh
         assert {d for d, document in enumerate(benchmark.documents) if document.startswith(wanted)} == {
             d for p, d in relevant if p == q
         }
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 15)), min_size=1, max_size=60),
+    st.integers(1, 8),
+    st.floats(0.05, 0.5),
+    st.integers(0, 5),
+)
+def test_the_first_of_the_order_are_those_of_the_whole_order(
+    tmp_path: Path, items: list[tuple[int, int]], queries: int, share: float, seed: int
+) -> None:
+    rows = [
+        row(str(n), code, passage=f"{passage} {code}", passage_id=str(passage))
+        for n, (passage, languages) in enumerate(items)
+        for bit, code in enumerate(("de", "en", "sw", "th"))
+        if languages >> bit & 1
+    ]
+    corpus = ParallelCorpus.build(ParallelJsonlSource(str(write_lines(tmp_path / "a.jsonl", rows))))
+    table = corpus.table
+    salt = np.random.SeedSequence([seed, 0x76616C]).generate_state(1, np.uint64)[0]
+    position = mix(np.asarray(table.passage).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt)
+    expected = np.zeros(len(corpus), dtype=bool)
+    for language in range(len(table.languages)):
+        has = table.patterns[:, language][np.asarray(table.pattern)]
+        quota = min(queries, int(share * has.sum()))
+        if quota:
+            expected |= has & (position <= np.sort(position[has])[quota - 1])
+    expected = np.isin(table.passage, np.asarray(table.passage)[expected])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "_AT_A_TIME", 7)
+        patch.setattr(validation, "_TRIED", 1)  # often too few, so that all are looked at
+        config = ValidationConfig(queries_per_language=queries, max_share=share, seed=seed)
+        np.testing.assert_array_equal(held_out(corpus, config), expected)
 
 
 def test_validation_in_some_languages_alone(tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ that are explicit negatives alone after them: negatives do not change what is he
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,14 @@ import numpy as np
 import pyarrow as pa
 
 from hybrid_ir import cache
+from hybrid_ir.data.corpus_writer import write_corpus
 from hybrid_ir.data.items import ItemTable
-from hybrid_ir.data.sources.base import Example, Source
-from hybrid_ir.errors import DataError
+from hybrid_ir.data.sources.base import Source
 
 _FORMAT = 3
 _CHUNK = 65536
-_TEXT_SCHEMA = pa.schema([("text", pa.large_string()), ("language", pa.int16()), ("id", pa.large_string())])
+_TEXTS = 8192
+"""Texts that are in memory at a time: with their tokens some 50 MB."""
 _ARRAYS = (
     "patterns",
     "item_pattern",
@@ -74,7 +73,7 @@ class ParallelCorpus:
             DataError: a bad line; an item that stands twice in one language with different texts; no items.
         """
         key = {"corpus_format": _FORMAT, **source.key()}  # sources have a format of their own
-        folder, made = cache.entry("corpora", key, lambda path: _write(source, path), verify=verify_cache)
+        folder, made = cache.entry("corpora", key, lambda path: write_corpus(source, path), verify=verify_cache)
         corpus = cls(folder)
         corpus.made_now = made
         return corpus
@@ -240,7 +239,7 @@ class _Texts:
         """The source's ids of rows, None where it gives none."""
         return self._id.take(pa.array(rows)).to_pylist()
 
-    def chunks(self, size: int = _CHUNK) -> Iterator[list[str]]:
+    def chunks(self, size: int = _TEXTS) -> Iterator[list[str]]:
         """All texts in order, at most ``size`` at a time."""
         for low in range(0, len(self), size):
             yield self._text.slice(low, size).to_pylist()
@@ -253,275 +252,3 @@ class _Texts:
 def _open(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
-
-
-class _TextWriter:
-    """Writes texts to an Arrow file as they come, each once for its key."""
-
-    def __init__(self, path: Path) -> None:
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, _TEXT_SCHEMA)
-        self._texts: list[str] = []
-        self._languages: list[int] = []
-        self._ids: list[str | None] = []
-        self.rows: dict[bytes, int] = {}
-
-    def row(self, key: bytes, text: str, language: int, identifier: str | None = None) -> tuple[int, bool]:
-        """Row of a text, written if its key is new; and whether it was."""
-        found = self.rows.get(key)
-        if found is not None:
-            return found, False
-        row = self.rows[key] = len(self.rows)
-        self._texts.append(text)
-        self._languages.append(language)
-        self._ids.append(identifier)
-        if len(self._texts) >= _CHUNK:
-            self._flush()
-        return row, True
-
-    def _flush(self) -> None:
-        if self._texts:
-            columns = [
-                pa.array(values, kind)
-                for values, kind in zip((self._texts, self._languages, self._ids), _TEXT_SCHEMA.types, strict=True)
-            ]
-            self._writer.write_batch(pa.record_batch(columns, schema=_TEXT_SCHEMA))
-            self._texts, self._languages, self._ids = [], [], []
-
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
-        self._sink.close()
-
-
-class _Groups:
-    """Union-find over passages."""
-
-    def __init__(self) -> None:
-        self.parent = array("i")
-        self.by_key: dict[bytes, int] = {}
-
-    def of(self, key: bytes) -> int:
-        found = self.by_key.get(key)
-        if found is None:
-            found = self.by_key[key] = len(self.parent)
-            self.parent.append(found)
-        return found
-
-    def root(self, group: int) -> int:
-        parent = self.parent
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
-    def join(self, a: int, b: int) -> None:
-        a, b = self.root(a), self.root(b)
-        if a != b:
-            self.parent[max(a, b)] = min(a, b)
-
-
-def _digest(*parts: str) -> bytes:
-    # length-prefixed, so that no two lists of parts give the same bytes
-    joined = b"".join(len(p).to_bytes(8, "little") + p for p in (part.encode() for part in parts))
-    return hashlib.blake2b(joined, digest_size=16).digest()
-
-
-def _write(source: Source, folder: Path) -> dict[str, Any]:
-    (folder / "arrays").mkdir()
-    queries, passages = _TextWriter(folder / "queries.arrow"), _TextWriter(folder / "passages.arrow")
-    groups = _Groups()
-    item_index: dict[str, int] = {}
-    language_index: dict[str, int] = {}
-    source_index: dict[str, int] = {}
-    item_source, item_group = array("h"), array("i")
-    entry_item, entry_language, entry_query, entry_passage = array("i"), array("h"), array("i"), array("i")
-    negative_start, negative_row = array("q"), array("i")
-    passage_group = array("i")
-    seen: dict[int, int] = {}
-    duplicates = wordings = 0
-    first_wording: set[int] = set()
-
-    loose: dict[bytes, int] = {}
-    """Negatives without an id: their group by their text."""
-
-    def group_key(text: str, passage_id: str | None, code: str) -> bytes:
-        return _digest("id", passage_id) if passage_id is not None else _digest("text", code, text)
-
-    def row_key(text: str, passage_id: str | None, code: str) -> bytes:
-        return _digest(str(groups.by_key.get(group_key(text, passage_id, code), -1)), code, text)
-
-    def passage(text: str, passage_id: str | None, code: str, language: int) -> tuple[int, int]:
-        nonlocal wordings
-        group = groups.of(group_key(text, passage_id, code))
-        row, new = passages.row(_digest(str(group), code, text), text, language, passage_id)
-        if new:
-            passage_group.append(group)
-            if group << 12 | language in first_wording:
-                wordings += 1
-            first_wording.add(group << 12 | language)
-        return row, group
-
-    for example in source.examples():
-        language = language_index.setdefault(example.language, len(language_index))
-        if language > 4095:
-            raise DataError("more than 4,096 languages")
-        item = item_index.setdefault(example.item_id, len(item_index))
-        place = item << 12 | language
-        before = seen.get(place)
-        if before is not None:  # looked up before anything of the line is written
-            code = example.language
-            texts = (
-                queries.rows.get(_digest(code, example.query)),
-                passages.rows.get(row_key(example.passage, example.passage_id, code)),
-            )
-            if texts == (entry_query[before], entry_passage[before]):
-                start = negative_start[before]
-                end = negative_start[before + 1] if before + 1 < len(negative_start) else len(negative_row)
-                kept = set(negative_row[start:end])
-                again = [passages.rows.get(row_key(n.text, n.passage_id, code)) for n in example.negatives]
-                if kept.issuperset(again):
-                    duplicates += 1
-                else:
-                    source.reject(example, _other_negatives(example))
-            else:
-                source.reject(example, _twice(example))
-            continue
-        query_row, _ = queries.row(_digest(example.language, example.query), example.query, language)
-        passage_row, group = passage(example.passage, example.passage_id, example.language, language)
-        if item == len(item_group):
-            item_source.append(source_index.setdefault(example.source, len(source_index)))
-            item_group.append(group)
-        else:
-            groups.join(item_group[item], group)
-        seen[place] = len(entry_item)
-        entry_item.append(item)
-        entry_language.append(language)
-        entry_query.append(query_row)
-        entry_passage.append(passage_row)
-        negative_start.append(len(negative_row))
-        for negative in example.negatives:
-            row, other = passage(negative.text, negative.passage_id, example.language, language)
-            negative_row.append(row)
-            if negative.passage_id is None:
-                loose[_digest("text", example.language, negative.text)] = other
-    queries.close()
-    passages.close()
-    if loose:
-        _join_by_text(folder / "passages.arrow", loose, list(language_index), passage_group, groups)
-    if not item_index:
-        raise DataError(f"source {source.name}: no examples; check data.path and data.languages")
-
-    names = sorted(language_index)
-    renumber = np.empty(len(names), dtype=np.int64)
-    for new, code in enumerate(names):
-        renumber[language_index[code]] = new
-    _renumber_languages(folder / "queries.arrow", renumber)
-    _renumber_languages(folder / "passages.arrow", renumber)
-    items = np.frombuffer(entry_item, dtype=np.int32)
-    languages = renumber[np.frombuffer(entry_language, dtype=np.int16)]
-    order = np.argsort(items.astype(np.int64) * len(names) + languages, kind="stable")
-    items, languages = items[order], languages[order]
-    offset = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=len(item_index)))])
-    patterns, pattern = _patterns(languages, offset, len(names))
-    roots = np.array([groups.root(g) for g in range(len(groups.parent))], dtype=np.int64)
-    found, first = np.unique(roots[np.frombuffer(item_group, dtype=np.int32)], return_index=True)
-    appearance = len(item_group) + np.arange(len(roots))  # of a negative's: after those of all items
-    appearance[found] = first
-    _, dense = np.unique(appearance[roots], return_inverse=True)
-    starts = np.frombuffer(negative_start, dtype=np.int64)
-    counts = np.diff(starts, append=len(negative_row))
-    rows = np.frombuffer(negative_row, dtype=np.int32) if len(negative_row) else np.empty(0, dtype=np.int32)
-    ends = np.cumsum(counts[order])
-    moved = np.arange(len(rows)) + np.repeat(starts[order] - (ends - counts[order]), counts[order])
-    small = np.int16 if len(patterns) < 1 << 15 else np.int32
-    arrays = {
-        "patterns": patterns,
-        "item_pattern": pattern.astype(small),
-        "item_source": np.frombuffer(item_source, dtype=np.int16),
-        "item_passage": dense[np.frombuffer(item_group, dtype=np.int32)].astype(np.int32),
-        "item_offset": offset.astype(np.int64),
-        "entry_query": np.frombuffer(entry_query, dtype=np.int32)[order],
-        "entry_passage": np.frombuffer(entry_passage, dtype=np.int32)[order],
-        "passage_group": dense[np.frombuffer(passage_group, dtype=np.int32)].astype(np.int32),
-        "negative_offset": np.concatenate([[0], ends]).astype(np.int64),
-        "negative_passage": rows[moved],
-    }
-    for name, values in arrays.items():
-        np.save(folder / "arrays" / f"{name}.npy", values)
-    ids = pa.table({"id": pa.array(list(item_index), pa.large_string())})
-    with pa.OSFile(str(folder / "items.arrow"), "wb") as sink, pa.ipc.new_file(sink, ids.schema) as writer:
-        writer.write_table(ids)
-    report: dict[str, Any] = dict(source.report())
-    if duplicates:
-        report["repeated_lines"] = duplicates
-    if wordings:
-        report["further_wordings"] = wordings
-    return {"languages": names, "sources": list(source_index), "report": report}
-
-
-def _twice(example: Example) -> str:
-    return (
-        f"id {example.item_id!r} stands twice in language {example.language!r} with different texts (here "
-        f"{example.query[:60]!r}); an id names one question in all its languages: make the ids of unrelated files "
-        f"different"
-    )
-
-
-def _other_negatives(example: Example) -> str:
-    return (
-        f"id {example.item_id!r} stands twice in language {example.language!r} with other negatives; give all "
-        f"negatives of a question and its passage in one line"
-    )
-
-
-def _join_by_text(
-    path: Path, loose: Mapping[bytes, int], codes: Sequence[str], passage_group: array[int], groups: _Groups
-) -> None:
-    """Joins negatives that were given as texts with the passages of these texts, whatever their ids.
-
-    Args:
-        path: the passages.
-        loose: group of each such negative by its text.
-        codes: languages as they are numbered in the file.
-        passage_group: group of each passage.
-        groups: all groups.
-    """
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        row = 0
-        for i in range(reader.num_record_batches):
-            batch = reader.get_batch(i)
-            texts, languages = batch.column("text").to_pylist(), batch.column("language").to_pylist()
-            for text, language in zip(texts, languages, strict=True):
-                other = loose.get(_digest("text", codes[language], text))
-                if other is not None:
-                    groups.join(passage_group[row], other)
-                row += 1
-
-
-def _renumber_languages(path: Path, renumber: np.ndarray) -> None:
-    """Languages are numbered in the order of their codes, which is known only after the last line."""
-    if (renumber == np.arange(len(renumber))).all():
-        return
-    moved = path.with_suffix(".sorted")
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        with pa.OSFile(str(moved), "wb") as sink, pa.ipc.new_file(sink, _TEXT_SCHEMA) as writer:
-            for i in range(reader.num_record_batches):
-                batch = reader.get_batch(i)
-                language = pa.array(renumber[batch.column("language").to_numpy()], pa.int16())
-                writer.write_batch(batch.set_column(1, _TEXT_SCHEMA.field("language"), language))
-    moved.replace(path)
-
-
-def _patterns(languages: np.ndarray, offset: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct sets of languages [patterns, languages] bool, and each item's pattern [items]."""
-    words = []
-    for low in range(0, count, 62):
-        inside = (languages >= low) & (languages < low + 62)
-        bits = np.where(inside, np.int64(1) << np.where(inside, languages - low, 0), 0)
-        words.append(np.add.reduceat(bits, offset[:-1]))
-    distinct, pattern = np.unique(np.stack(words, axis=1), axis=0, return_inverse=True)
-    spread = [(distinct[:, code // 62] >> (code % 62)) & 1 for code in range(count)]
-    return np.stack(spread, axis=1).astype(bool), pattern.reshape(-1)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from hybrid_ir import cache
+from hybrid_ir.data.progress import RowsProgress
+
+_IDS = "ids.int32"
 
 
 class Tokenize(Protocol):
@@ -26,7 +32,7 @@ class TokenStore:
 
     def __init__(self, folder: Path, made_now: bool) -> None:
         self.made_now = made_now
-        self.ids = np.memmap(folder / "ids.int32", dtype="<i4", mode="r")
+        self.ids = np.memmap(folder / _IDS, dtype="<i4", mode="r")
         self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
 
     def __len__(self) -> int:
@@ -54,26 +60,65 @@ class TokenStore:
 
     @classmethod
     def build(
-        cls, chunks: Iterable[list[str]], tokenize: Tokenize, key: dict[str, Any], verify: bool = False
+        cls,
+        chunks: Iterable[list[str]],
+        tokenize: Tokenize,
+        key: dict[str, Any],
+        verify: bool = False,
+        total: int | None = None,
     ) -> TokenStore:
-        """The ids of texts, from the cache if they were made before.
+        """The ids of texts, from the cache if they were made before; one who was killed goes on where he was.
 
         Args:
-            chunks: the texts in order, some at a time.
+            chunks: the texts in order, some at a time; the same ones every time.
             tokenize: used only when the ids are not in the cache.
             key: what decides the ids: texts, tokenizer, prefix, maximum length.
+            total: texts there are, for the time that is left.
         """
 
         def make(folder: Path) -> dict[str, Any]:
-            lengths = []
-            with (folder / "ids.int32").open("wb") as file:  # as they come: the ids of a large corpus are many GB
-                for texts in chunks:
-                    rows = tokenize(texts)
-                    lengths.append(np.fromiter((len(r) for r in rows), dtype=np.int64, count=len(rows)))
-                    np.fromiter((i for r in rows for i in r), dtype="<i4", count=int(lengths[-1].sum())).tofile(file)
-            counts = np.concatenate(lengths) if lengths else np.empty(0, dtype=np.int64)
-            np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-            return {"texts": len(counts), "tokens": int(counts.sum())}
+            partial = folder.with_name(f"{folder.name}.partial")
+            partial.mkdir(exist_ok=True)
+            counts = _tokenize(chunks, tokenize, partial, total)
+            (partial / _IDS).replace(folder / _IDS)
+            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            np.save(folder / "offsets.npy", offsets)
+            shutil.rmtree(partial)
+            return {"texts": len(counts), "tokens": int(offsets[-1])}
 
         folder, made = cache.entry("tokens", key, make, verify=verify)
         return cls(folder, made)
+
+
+def _tokenize(chunks: Iterable[list[str]], tokenize: Tokenize, folder: Path, total: int | None) -> np.ndarray:
+    """Adds the ids of texts to a folder's, which may have those of the first texts; returns tokens of each text."""
+    with (
+        (folder / _IDS).open("a+b") as ids,
+        (folder / "lengths.int64").open("a+b") as lengths,
+        RowsProgress("tokenising") as progress,
+    ):
+        lengths.seek(0)
+        there = np.fromfile(lengths, dtype="<i8")  # whole numbers only, should a machine have gone down
+        lengths.truncate(there.nbytes)
+        done, tokens = len(there), int(there.sum())
+        ids.truncate(4 * tokens)  # ids are written before their lengths
+        seen = 0
+        for chunk in chunks:
+            texts = chunk[max(done - seen, 0) :]
+            seen += len(chunk)
+            if not texts:
+                continue
+            rows = tokenize(texts)
+            counts = np.fromiter(map(len, rows), dtype="<i8", count=len(rows))
+            ids.write(np.fromiter(chain.from_iterable(rows), dtype="<i4", count=int(counts.sum())).tobytes())
+            _keep(ids)
+            lengths.write(counts.tobytes())
+            _keep(lengths)
+            progress(len(texts), None if total is None else seen / total)
+        lengths.seek(0)
+        return np.frombuffer(lengths.read(), dtype="<i8")
+
+
+def _keep(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -15,6 +15,9 @@ from hybrid_ir.errors import ConfigError
 from hybrid_ir.evaluation.benchmarks.base import Benchmark
 
 NAME = "validation"
+_AT_A_TIME = 1 << 20
+_TRIED = 4
+"""Items looked at for each that is to be held out."""
 
 
 def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
@@ -31,19 +34,44 @@ def held_out(corpus: ParallelCorpus, config: ValidationConfig) -> np.ndarray:
     held = np.zeros(len(table), dtype=bool)
     if not config.queries_per_language:
         return held
-    passage = np.asarray(table.passage).astype(np.uint64)
-    salt = np.random.SeedSequence([config.seed, 0x76616C]).generate_state(1, np.uint64)[0]
-    position = mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
-    for language in codes:
-        has = table.patterns[:, language][np.asarray(table.pattern)]
-        here = position[has]
-        quota = min(config.queries_per_language, int(config.max_share * len(here)))
-        if quota:
-            held |= has & (position <= np.partition(here, quota - 1)[quota - 1])
+    count = corpus.items_per_language()
+    quota = {code: min(config.queries_per_language, int(config.max_share * count[code])) for code in codes}
+    quota = {code: wanted for code, wanted in quota.items() if wanted}
+    # The first passages of the order are enough, so that an order of a large corpus is never whole in memory.
+    share = max((_TRIED * wanted / count[code] for code, wanted in quota.items()), default=0.0)
+    for tried in (share, 1.0):
+        items, position = _first_of_order(corpus, config.seed, min(tried, 1.0))
+        pattern = table.pattern[items]
+        positions = {code: position[table.patterns[:, code][pattern]] for code in quota}
+        if all(len(positions[code]) >= wanted for code, wanted in quota.items()):
+            break
+    for code, wanted in quota.items():
+        last = np.partition(positions[code], wanted - 1)[wanted - 1]
+        held[items[table.patterns[:, code][pattern] & (position <= last)]] = True
     # other questions on a held-out passage, in whatever languages they exist
-    passages = np.zeros(int(passage.max(initial=0)) + 1, dtype=bool)
-    passages[passage[held]] = True
-    return passages[passage]
+    passages = np.zeros(int(np.max(table.passage)) + 1, dtype=bool)
+    passages[table.passage[held]] = True
+    return np.asarray(passages[table.passage])
+
+
+def _first_of_order(corpus: ParallelCorpus, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Items whose passages are among the first of the random order, and their positions: [found] int64 and uint64.
+
+    Args:
+        corpus: all items.
+        seed: of the order.
+        share: of the passages, about.
+    """
+    salt = np.random.SeedSequence([seed, 0x76616C]).generate_state(1, np.uint64)[0]
+    last = np.uint64(min(int(share * 2**64), 2**64 - 1))
+    found, positions = [], []
+    for low in range(0, len(corpus), _AT_A_TIME):
+        passage = corpus.table.passage[low : low + _AT_A_TIME].astype(np.uint64)
+        position = mix(passage * np.uint64(0x9E3779B97F4A7C15) + salt)
+        near = np.flatnonzero(position <= last)
+        found.append(low + near)
+        positions.append(position[near])
+    return np.concatenate(found), np.concatenate(positions)
 
 
 def validation_benchmark(corpus: ParallelCorpus, held: np.ndarray, config: ValidationConfig) -> Benchmark | None:

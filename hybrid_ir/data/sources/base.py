@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hybrid_ir.errors import DataError
 
@@ -45,6 +45,31 @@ class Example:
     """``file:line``, for messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A block of examples that have been read."""
+
+    examples: list[Example]
+    share: float | None = None
+
+    def read(self) -> tuple[list[Example], list[tuple[int, str, str]]]:
+        """The examples; no bad line is among them."""
+        return self.examples, []
+
+
+class Block(Protocol):
+    """A stretch of a source, to be read by any process: it can be pickled."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the source that has been read at its end; None where nobody knows."""
+        ...
+
+    def read(self) -> tuple[list[Example], list[tuple[int, str, str]]]:
+        """Its examples, and its lines that are none: how many examples come before, ``file:line``, what is wrong."""
+        ...
+
+
 class Source(Protocol):
     """Where examples come from."""
 
@@ -72,6 +97,45 @@ class Source(Protocol):
 
     def report(self) -> dict[str, Any]:
         """What was left out while reading, after ``examples`` is exhausted; empty when nothing was."""
+        ...
+
+
+@runtime_checkable
+class BlockSource(Source, Protocol):
+    """A source whose lines can be read in any order, and so by several processes at a time.
+
+    ``examples`` yields what the blocks hold, less what ``max_items`` leaves out.
+    """
+
+    max_items: dict[str, int]
+    """At most this many items of a source by name, the first ones."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Yields the blocks, the same ones every time; forgets bad lines that were counted before.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        ...
+
+    def text_bytes(self) -> int:
+        """Bytes of text there are to read, about."""
+        ...
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """Takes a bad line of a block: raises, or counts it as left out.
+
+        Raises:
+            DataError: bad lines are not to be left out.
+        """
+        ...
+
+    def check_sources(self, found: Set[str]) -> None:
+        """Compares the names of sources in the blocks with those that the settings name.
+
+        Raises:
+            DataError: one is not there.
+        """
         ...
 
 

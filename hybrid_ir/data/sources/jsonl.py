@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,11 @@ from hybrid_ir import languages as _languages
 from hybrid_ir.cache import source_sha256
 from hybrid_ir.data.sources.base import BadLines, Example, Negative
 from hybrid_ir.errors import DataError
-from hybrid_ir.lines import identifier, json_object, numbered_lines
+from hybrid_ir.lines import identifier, json_object, numbered_lines, open_file
 
+_BLOCK_BYTES = 2 << 20
+_GZIP_RATIO = 4
+"""Bytes of text to a byte of gzip, about."""
 _KNOWN = {"id", "language", "query", "passage", "passage_id", "negatives", "source"}
 
 
@@ -66,31 +70,77 @@ class ParallelJsonlSource:
         Raises:
             DataError: a bad line, as ``file:line: reason``, unless bad lines are skipped; a file that cannot be read.
         """
-        self._bad_lines.clear()
         items: dict[str, set[str]] = {name: set() for name in self.max_items}
-        sources = set()
-        for file in self.files:
-            stem = _stem(file)
-            for number, line in numbered_lines(file):
-                try:
-                    example = self._parse(line, stem, f"{file}:{number}")
-                except ValueError as error:
-                    self._bad_lines.leave_out(f"{file}:{number}", str(error))
-                    continue
-                if self.languages is not None and example.language not in self.languages:
-                    continue
-                sources.add(example.source)
+        found = set()
+        for block in self.blocks():
+            examples, bad_lines = block.read()
+            bad = deque(bad_lines)
+            for place, example in enumerate(examples):
+                while bad and bad[0][0] <= place:
+                    self.leave_out(*bad.popleft()[1:])
+                found.add(example.source)
                 seen = items.get(example.source)
                 if seen is not None and example.item_id not in seen:
                     if len(seen) >= self.max_items[example.source]:
                         continue
                     seen.add(example.item_id)
                 yield example
-        unknown = sorted(set(self.max_items) - sources)
+            for _, where, reason in bad:
+                self.leave_out(where, reason)
+        self.check_sources(found)
+
+    def blocks(self) -> Iterator[LineBlock]:
+        """Yields the files' lines in order, some MB at a time.
+
+        Raises:
+            DataError: a file that cannot be read, after the lines before.
+        """
+        self._bad_lines.clear()
+        sizes = [file.stat().st_size for file in self.files]
+        total, before = max(sum(sizes), 1), 0
+        for file, size in zip(self.files, sizes, strict=True):
+            lines: list[tuple[int, bytes]] = []
+            held = 0
+            raw = open_file(file)
+            numbered = numbered_lines(file, raw=raw)
+            try:
+                for line in numbered:
+                    lines.append(line)
+                    held += len(line[1])
+                    if held >= _BLOCK_BYTES:
+                        yield LineBlock(file, lines, self.languages, (before + raw.tell()) / total)
+                        lines, held = [], 0
+            except DataError:
+                yield LineBlock(file, lines, self.languages)  # a bad line before the damage is said first
+                raise
+            before += size
+            if lines:
+                yield LineBlock(file, lines, self.languages, before / total)
+
+    def text_bytes(self) -> int:
+        """Bytes of the files without their compression, about."""
+        sizes = [file.stat().st_size * (_GZIP_RATIO if file.suffix == ".gz" else 1) for file in self.files]
+        return sum(sizes)
+
+    def check_sources(self, found: Set[str]) -> None:
+        """Compares the sources in the data with ``max_items``.
+
+        Raises:
+            DataError: it names another.
+        """
+        unknown = sorted(set(self.max_items) - found)
         if unknown:
             raise DataError(
-                f"data.max_items: no source named {unknown[0]!r}; the data has {', '.join(sorted(sources)) or 'none'}"
+                f"data.max_items: no source named {unknown[0]!r}; the data has {', '.join(sorted(found)) or 'none'}"
             )
+
+    def leave_out(self, where: str, reason: str) -> None:
+        """A bad line.
+
+        Raises:
+            DataError: unless bad lines are skipped.
+        """
+        self._bad_lines.leave_out(where, reason)
 
     def reject(self, example: Example, reason: str) -> None:
         """As a bad line.
@@ -104,33 +154,58 @@ class ParallelJsonlSource:
         """Bad lines that were skipped, by file, with the first few reasons."""
         return self._bad_lines.report()
 
-    @staticmethod
-    def _parse(line: bytes, stem: str, where: str) -> Example:
-        row = json_object(line)
-        for name in ("id", "language", "query", "passage"):
-            if name not in row:
-                close = sorted(set(row) - _KNOWN)
-                raise ValueError(
-                    f"no key {name!r}" + (f" (there is {', '.join(map(repr, close[:5]))})" if close else "")
-                )
-        texts = {}
-        for name in ("language", "query", "passage"):
-            if not isinstance(row[name], str):
-                raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a text")
-            texts[name] = row[name].strip()
-            if not texts[name]:
-                raise ValueError(f"{name!r} is empty")
-        _languages.check_code(texts["language"])
-        return Example(
-            item_id=identifier(row["id"], "id"),
-            language=texts["language"],
-            query=texts["query"],
-            passage=texts["passage"],
-            passage_id=identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
-            source=_source(row.get("source"), stem),
-            negatives=tuple(_negatives(row.get("negatives"))),
-            where=where,
-        )
+
+@dataclass(frozen=True, slots=True)
+class LineBlock:
+    """Lines of a file, with their numbers."""
+
+    file: Path
+    lines: list[tuple[int, bytes]]
+    languages: tuple[str, ...] | None
+    """Those to keep; None keeps all."""
+    share: float | None = None
+
+    def read(self) -> tuple[list[Example], list[tuple[int, str, str]]]:
+        """Examples in the languages to keep, and bad lines in any; see ``Block``."""
+        examples: list[Example] = []
+        bad_lines = []
+        stem = _stem(self.file)
+        for number, line in self.lines:
+            where = f"{self.file}:{number}"
+            try:
+                example = _parse(line, stem, where)
+            except ValueError as error:
+                bad_lines.append((len(examples), where, str(error)))
+                continue
+            if self.languages is None or example.language in self.languages:
+                examples.append(example)
+        return examples, bad_lines
+
+
+def _parse(line: bytes, stem: str, where: str) -> Example:
+    row = json_object(line)
+    for name in ("id", "language", "query", "passage"):
+        if name not in row:
+            close = sorted(set(row) - _KNOWN)
+            raise ValueError(f"no key {name!r}" + (f" (there is {', '.join(map(repr, close[:5]))})" if close else ""))
+    texts = {}
+    for name in ("language", "query", "passage"):
+        if not isinstance(row[name], str):
+            raise ValueError(f"{name!r} is a {type(row[name]).__name__}, not a text")
+        texts[name] = row[name].strip()
+        if not texts[name]:
+            raise ValueError(f"{name!r} is empty")
+    _languages.check_code(texts["language"])
+    return Example(
+        item_id=identifier(row["id"], "id"),
+        language=texts["language"],
+        query=texts["query"],
+        passage=texts["passage"],
+        passage_id=identifier(row["passage_id"], "passage_id") if row.get("passage_id") is not None else None,
+        source=_source(row.get("source"), stem),
+        negatives=tuple(_negatives(row.get("negatives"))),
+        where=where,
+    )
 
 
 def find_files(paths: str | Sequence[str]) -> list[Path]:
