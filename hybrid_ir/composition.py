@@ -33,15 +33,18 @@ import hybrid_ir
 from hybrid_ir.config import (
     API_KEY,
     BENCHMARKS,
+    PART_SECTIONS,
     DataConfig,
     EvaluateConfig,
     HubDatasetConfig,
+    MixtureConfig,
     PublishedDataConfig,
     SentencePairsConfig,
     TrainConfig,
+    said_of_part,
 )
 from hybrid_ir.errors import ConfigError
-from hybrid_ir.schema_keys import Key, flatten, nearest, nearest_key, schema_keys
+from hybrid_ir.schema_keys import Key, flatten, nearest, nearest_key, part_keys, schema_keys
 
 Command = Literal["train", "evaluate"]
 
@@ -57,7 +60,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Groups of options that each command has."""
 
 _PATH_KEY = re.compile(
-    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|sweep|data\.path|"
+    r"^(\+{0,2})(model\.name_or_path|resume|output_dir|sweep|data\.(?:parts\.\w+\.)?path|"
     r"benchmark\.\w+\.(?:path|queries|passage_queries)|hydra\.(?:sweep|run)\.dir)=(.*)$",
     re.S,
 )
@@ -507,7 +510,7 @@ def validate(schema: type[BaseModel], raw: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: a key or value is wrong, or two contradict each other.
     """
-    keys = schema_keys(schema)
+    keys = schema_keys(schema) | part_keys(raw)
     for name, value in flatten(raw).items():
         # pydantic takes true for 1 where a number is asked for
         if isinstance(value, bool) and name in keys and keys[name].type.startswith(("a whole number", "a number")):
@@ -543,12 +546,16 @@ def _worded(
     key = keys.get(name) or next((k for k in keys.values() if k.mapping and name.startswith(k.name + ".")), None)
     if fault["type"] == "value_error":
         message = one_line(fault["ctx"]["error"], 600)
+        if name.startswith("data.parts."):
+            message = said_of_part(name.split(".")[2], message)
         return ConfigError(message if not said or re.match(r"^[a-z_][\w.]*=", message) else f"{said}: {message}")
     if fault["type"] == "missing":
         example = f", e.g. {_EXAMPLES[name]}" if name in _EXAMPLES else ""
+        if re.fullmatch(r"data\.parts\.\w+\.path", name):
+            example = f", e.g. {name}=train.jsonl.gz"
         return ConfigError(f"{name}: must be given{example}")
     if fault["type"] == "extra_forbidden":
-        if key is not None and key.options:
+        if key is not None and key.options and "mixture" not in fault["loc"]:
             return ConfigError(f"{said}: {_belongs(key)}")
         near = nearest_key(name, keys)
         return ConfigError(f"{said}: no such key; " + (f'did you mean "{near}"?' if near else "leave it out"))
@@ -590,9 +597,8 @@ def with_paths(raw: dict[str, Any]) -> dict[str, Any]:
         ConfigError: a file or folder is not there, or an optional package.
     """
     raw = {**raw}
-    data = raw.get("data") or {}
-    if "path" in data:
-        raw["data"] = _data_with_path(data)
+    if raw.get("data") is not None:
+        raw["data"] = _data_with_paths(raw["data"])
     model = raw.get("model") or {}
     if model.get("name_or_path") is not None:
         raw["model"] = {**model, "name_or_path": _model_path(model["name_or_path"])}
@@ -621,25 +627,42 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _data_with_path(data: dict[str, Any]) -> dict[str, Any]:
+def _data_with_paths(data: dict[str, Any]) -> dict[str, Any]:
     """A validated section ``data`` with absolute paths; what it names is there, or can be downloaded."""
-    path = data["path"]
+    if data["source"] == "mixture":
+        located = {}
+        for name, part in data["parts"].items():
+            try:
+                located[name] = _located(part)
+            except ConfigError as error:
+                raise ConfigError(said_of_part(name, str(error))) from None
+        data = {**data, "parts": located}
+    else:
+        data = _located(data)
     config: DataConfig = TypeAdapter(DataConfig).validate_python(data)
-    if isinstance(config, HubDatasetConfig):
+    if isinstance(config, (MixtureConfig, PublishedDataConfig, SentencePairsConfig, HubDatasetConfig)):
+        from hybrid_ir.data.sources import make_source
+
+        make_source(config)
+    return data
+
+
+def _located(data: dict[str, Any]) -> dict[str, Any]:
+    """A validated section of one data set with absolute paths."""
+    if "path" not in data:
+        return data
+    path = data["path"]
+    section = PART_SECTIONS[data["source"]]
+    if issubclass(section, HubDatasetConfig):
         local = os.path.exists(_absolute(path))
         if not local and (path.startswith((".", "/", "~")) or not _HUB_NAME.match(path)):
             raise ConfigError(f"data.path={path}: no such folder or file{_near_file(_absolute(path))}")
         located: Any = _absolute(path) if local else path
-    elif isinstance(config, PublishedDataConfig):
+    elif issubclass(section, PublishedDataConfig):
         located = path if path is None else _folder("data.path", path)
     else:
         located = [_data_path(each) for each in path] if isinstance(path, list) else _data_path(path)
-    data = {**data, "path": located}
-    if isinstance(config, (PublishedDataConfig, SentencePairsConfig, HubDatasetConfig)):
-        from hybrid_ir.data.sources import make_source
-
-        make_source(TypeAdapter(DataConfig).validate_python(data))
-    return data
+    return {**data, "path": located}
 
 
 def _data_path(path: str) -> str:

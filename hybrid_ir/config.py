@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from hybrid_ir import languages as _languages
 
@@ -73,6 +84,11 @@ class ValidationConfig(Section):
 class DataConfigBase(Section):
     languages: list[str] | None = None
     """Languages to train on (ISO 639-1 codes); null takes all that the source has."""
+    cap: PositiveInt | None = None
+    """At most this many items, a sample by their ids: the same in every run, in all languages of an item, and part of
+    the sample of a greater cap."""
+    cap_per_language: PositiveInt | None = None
+    """At most this many items of each language, sampled likewise: an item may lose its versions in some languages."""
     validation: ValidationConfig = ValidationConfig()
     num_workers: NonNegativeInt = 0
     """Processes that make batches beside the training process; 0 is fastest when token ids are cached."""
@@ -298,7 +314,7 @@ class HubDatasetConfig(DataConfigBase):
         return self
 
 
-DataConfig = Annotated[
+PartConfig = Annotated[
     CldrDataConfig
     | ParallelJsonlConfig
     | MmarcoConfig
@@ -312,8 +328,108 @@ DataConfig = Annotated[
     Field(discriminator="source"),
 ]
 
+PART_SECTIONS: dict[str, type[DataConfigBase]] = {
+    section.model_fields["source"].default: section for section in get_args(get_args(PartConfig)[0])
+}
+"""Section of each option of ``data`` that can be a part of a mixture, by its ``source``."""
+KEYS_OF_THE_WHOLE = set(DataConfigBase.model_fields) - {"languages", "cap", "cap_per_language"}
+"""Keys of ``data`` that a mixture has once, not for each part."""
+
+
+class MixtureConfig(DataConfigBase):
+    """Several data sets at once, each a part with a name."""
+
+    source: Literal["mixture"] = "mixture"
+    parts: dict[str, PartConfig]
+    """Parts by names of your own: each has a `source`, the option of `data` that it is (default: its name), and that
+    option's keys, e.g. data.parts.forum.source=parallel_jsonl data.parts.forum.path=FILE data.parts.forum.cap=5000.
+    Validation, workers, cache and overlap are keys of the whole. A part is one source to `sampler.sources`."""
+    join_ids: bool = False
+    """true: equal ids of items, and of passages, in two parts mean the same, as in two files of one; false: nothing."""
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _parts_named(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if not value:
+            raise ValueError("data.parts={}: has no part; give one, e.g. data.parts.mmarco.path=DIR")
+        return {name: _named_part(str(name), section) for name, section in value.items()}
+
+    @model_validator(mode="after")
+    def _parts_have_these_languages(self) -> MixtureConfig:
+        for name, part in self.parts.items():
+            if self.languages is None or part.languages == type(part).model_fields["languages"].default:
+                continue
+            extra = [code for code in part.languages or () if code not in self.languages]
+            if extra:
+                raise ValueError(
+                    f"data.parts.{name}.languages=[{','.join(part.languages or ())}]: data.languages has no "
+                    f"{', '.join(extra)}; add it there, or leave it out here"
+                )
+        return self
+
+    @field_serializer("parts")
+    def _own_keys(self, parts: dict[str, Any], info: FieldSerializationInfo) -> dict[str, Any]:
+        """Without the keys of the whole, which parts do not take."""
+        mode = "json" if info.mode_is_json() else "python"
+        return {
+            name: part.model_dump(mode=mode, exclude=KEYS_OF_THE_WHOLE, exclude_defaults=info.exclude_defaults)
+            for name, part in parts.items()
+        }
+
+
+def _named_part(name: str, section: Any) -> Any:
+    """A part as it is given, with its ``source``.
+
+    Raises:
+        ValueError: its name is none, it does not say what it is, or it has a key of the whole.
+    """
+    from hybrid_ir.schema_keys import nearest  # which knows this module
+
+    key = f"data.parts.{name}"
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"{key}: is no name of a part; use letters, digits and _, a letter first")
+    section = {} if section is None else section
+    if not isinstance(section, Mapping):
+        return section
+    source = section.get("source", name)
+    if source not in PART_SECTIONS:
+        near = nearest(str(source), PART_SECTIONS)
+        hint = f'did you mean "{near}"? ' if near else ""
+        what = "no such option of data" if "source" in section else "must be given, since no option has the part's name"
+        raise ValueError(
+            f"{key}.source={section.get('source', 'null')}: {what}; {hint}options: {', '.join(PART_SECTIONS)}"
+        )
+    for whole in sorted(KEYS_OF_THE_WHOLE & set(section)):
+        raise ValueError(f"{key}.{whole}={section[whole]}: is for all parts together; set data.{whole}")
+    return {**section, "source": source}
+
+
+DataConfig = Annotated[PartConfig | MixtureConfig, Field(discriminator="source")]
+
 NOT_PARALLEL = (MiraclTrainConfig, MrTydiConfig, SwimIrConfig, MfaqConfig)
 """Data sets whose items have one language each: no cross-lingual row can be made of them."""
+
+
+def data_sections(data: DataConfig) -> dict[str, PartConfig]:
+    """What is read, by its dotted key: the section ``data`` itself, or the parts of a mixture."""
+    if isinstance(data, MixtureConfig):
+        return {f"data.parts.{name}": part for name, part in data.parts.items()}
+    return {"data": data}
+
+
+def cross_lingual_only(data: DataConfig) -> set[str]:
+    """Parts of a mixture of which no monolingual row is made: in bitext a sentence would be its own passage."""
+    if not isinstance(data, MixtureConfig):
+        return set()
+    return {name for name, part in data.parts.items() if isinstance(part, SentencePairsConfig)}
+
+
+def said_of_part(name: str, message: str) -> str:
+    """A message about a section ``data`` as one about a part of a mixture: with the keys that the user typed."""
+    own = {field for section in PART_SECTIONS.values() for field in section.model_fields} - KEYS_OF_THE_WHOLE
+    return re.sub(rf"(?<![\w./])data\.(?=(?:{'|'.join(sorted(own))})\b)", f"data.parts.{name}.", message)
 
 
 # -------------------------------------------------------------------------------------------------------- sampler
@@ -347,6 +463,9 @@ class SamplerConfig(Section):
     language_exponent: Fraction = 0.0
     """A monolingual batch's language is drawn in proportion to its number of items to this power: 0 uniform (the
     paper's), 1 by size; values between temper."""
+    language_weights: dict[str, float] = {}
+    """Relative weight of a language, e.g. sampler.language_weights.sw=2; 1 where none is given. It multiplies the
+    chance of the language in the monolingual draw, and of a pair in the cross-lingual draw by its two languages'."""
     cross_draw: Literal["pair_first", "item_first"] = "pair_first"
     """pair_first: an ordered language pair uniformly, then an item that has both; item_first: an item, then an
     ordered pair of its languages. The same on fully parallel data, different experiments on ragged data."""
@@ -355,8 +474,26 @@ class SamplerConfig(Section):
     leaves it out of the monolingual draw and reports it."""
     sources: SourceMixConfig = SourceMixConfig()
 
+    @field_validator("language_weights")
+    @classmethod
+    def _weights_of_languages(cls, value: dict[str, float]) -> dict[str, float]:
+        for code, weight in value.items():
+            said = f"sampler.language_weights.{code}={weight:g}"
+            try:
+                _languages.check_code(code)
+            except ValueError as error:
+                raise ValueError(f"{said}: {error}") from None
+            if weight <= 0:
+                raise ValueError(f"{said}: must be above 0; leave a language out with data.languages")
+        return value
+
     @model_validator(mode="after")
     def _preset_agrees(self) -> SamplerConfig:
+        if self.preset == "english" and self.language_weights:
+            code, weight = next(iter(self.language_weights.items()))
+            raise ValueError(
+                f"sampler.language_weights.{code}={weight:g}: sampler=english draws one language alone; leave it out"
+            )
         wanted = _PRESET_RATIO.get(self.preset)
         if wanted is not None and self.mono_ratio != wanted:
             raise ValueError(
@@ -863,13 +1000,54 @@ class LoggerConfig(Section):
         return value
 
 
-class LauncherConfig(Section):
-    """How the jobs of a sweep run."""
+class LocalLauncherConfig(Section):
+    """The jobs of a sweep on this machine, each in a process of its own."""
 
+    kind: Literal["local"] = "local"
     jobs: PositiveInt = 1
-    """Jobs that run side by side; each gets its share of the CPU threads."""
+    """Jobs that run side by side; on one machine each gets its share of the CPU threads."""
     time_limit_minutes: PositiveFloat | None = None
     """A job that takes longer is stopped and reported as failed; null has no limit."""
+
+
+class SlurmLauncherConfig(Section):
+    """The jobs of a sweep as an array of Slurm's batch jobs, each with one task on every node."""
+
+    kind: Literal["slurm"] = "slurm"
+    jobs: PositiveInt = 8
+    walltime_minutes: PositiveInt = 1440
+    """Time limit of a batch job; one that reaches it saves its state and goes on when its turn comes again."""
+    max_timeouts: NonNegativeInt = 10
+    """How often a job is put in the queue again after it has reached its time limit."""
+    signal_seconds: Annotated[int, Field(ge=30)] = 120
+    """Seconds before its time limit at which a job is told to save its state."""
+    partition: str | None = None
+    """Partition; null is the cluster's default."""
+    account: str | None = None
+    """Account that is charged; null is your default."""
+    qos: str | None = None
+    """Quality of service."""
+    constraint: str | None = None
+    """Features that nodes must have."""
+    gpus_per_node: NonNegativeInt | None = None
+    """GPUs of a job on each node; null: `trainer.devices`, none with `trainer.accelerator=cpu`."""
+    cpus_per_node: PositiveInt | None = None
+    """CPUs of a job on each node, which its devices share; null is the partition's default."""
+    memory_gb: PositiveInt | None = None
+    """Memory of a job on each node; null is the partition's default."""
+    setup: list[str] = []
+    """Lines of shell before the job, e.g. `module load cuda`."""
+    sbatch: dict[str, str] = {}
+    """Further options of sbatch, e.g. `launcher.sbatch.mail-user=me@example.org`."""
+
+
+def _with_kind(raw: Any) -> Any:
+    return {"kind": "local", **raw} if isinstance(raw, dict) else raw  # runs of earlier versions do not state it
+
+
+LauncherConfig = Annotated[
+    LocalLauncherConfig | SlurmLauncherConfig, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
 
 
 # ----------------------------------------------------------------------------------------------------- the whole
@@ -939,7 +1117,7 @@ class TrainConfig(_Common):
     trainer: TrainerConfig = TrainerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logger: LoggerConfig = LoggerConfig()
-    launcher: LauncherConfig = LauncherConfig()
+    launcher: LauncherConfig = LocalLauncherConfig()
 
     @model_validator(mode="after")
     def _whole(self) -> TrainConfig:
@@ -960,22 +1138,26 @@ class TrainConfig(_Common):
                 raise ValueError(
                     "model.compile=true: is not for weights that are sharded; leave it out, or use trainer=ddp"
                 )
-        if isinstance(self.data, NOT_PARALLEL) and self.sampler.mono_ratio < 1:
+        sections = data_sections(self.data)
+        if all(isinstance(part, NOT_PARALLEL) for part in sections.values()) and self.sampler.mono_ratio < 1:
             raise ValueError(
                 f"sampler.mono_ratio={self.sampler.mono_ratio:g}: cross-lingual rows need items in two languages, "
                 f"data={self.data.source} has none; use sampler=x_x_mono"
             )
-        if isinstance(self.data, SentencePairsConfig) and self.sampler.mono_ratio > 0:
+        if all(isinstance(part, SentencePairsConfig) for part in sections.values()) and self.sampler.mono_ratio > 0:
             raise ValueError(
                 f"sampler.mono_ratio={self.sampler.mono_ratio:g}: in a monolingual row of data=sentence_pairs a "
                 f"sentence would be its own passage; use sampler=x_y"
             )
-        kept = getattr(self.data, "negatives", None)
-        if kept is not None and kept < self.loss.num_negatives:
-            raise ValueError(
-                f"loss.num_negatives={self.loss.num_negatives}: data.negatives={kept} keeps fewer of each question; "
-                f"set data.negatives={self.loss.num_negatives} or more"
-            )
+        for key, part in sections.items():
+            kept = getattr(part, "negatives", None)
+            if kept is not None and kept < self.loss.num_negatives:
+                raise ValueError(
+                    f"loss.num_negatives={self.loss.num_negatives}: {key}.negatives={kept} keeps fewer of each "
+                    f"question; set {key}.negatives={self.loss.num_negatives} or more"
+                )
+        if isinstance(self.data, MixtureConfig):
+            self._weights_of_parts(self.data)
         for name in self.data.exclude_overlap_with:
             if name not in self.benchmark:
                 raise ValueError(
@@ -991,7 +1173,32 @@ class TrainConfig(_Common):
                 )
             if self.sampler.preset == "english" and "en" not in chosen:
                 raise ValueError("sampler.preset=english: data.languages does not have en; add it")
+            for code, weight in self.sampler.language_weights.items():
+                if code not in chosen:
+                    raise ValueError(
+                        f"sampler.language_weights.{code}={weight:g}: data.languages has no {code}; add it there, or "
+                        f"leave it out here"
+                    )
         return self
+
+    def _weights_of_parts(self, data: MixtureConfig) -> None:
+        """What the data would say of wrong names, before it is read."""
+        from hybrid_ir.schema_keys import nearest  # which knows this module
+
+        weights = self.sampler.sources.weights
+        for name, weight in (weights or {}).items():
+            if name not in data.parts:
+                near = nearest(name, data.parts)
+                hint = f'did you mean "{near}"? ' if near else ""
+                raise ValueError(
+                    f"sampler.sources.weights.{name}={weight:g}: no part of this name; {hint}the mixture has "
+                    f"{', '.join(data.parts)}"
+                )
+        forgotten = [name for name in data.parts if weights is not None and name not in weights]
+        if forgotten:
+            raise ValueError(
+                f"sampler.sources.weights.{forgotten[0]}: must be given, as of every part (0 leaves it out)"
+            )
 
 
 class EvaluateConfig(_Common):

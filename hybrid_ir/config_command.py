@@ -13,7 +13,7 @@ from hybrid_ir.cli import check_sweep, prepare, report_errors
 from hybrid_ir.composition import SCHEMAS, Command, composer, parse_settings, quote_path, show
 from hybrid_ir.errors import ConfigError
 from hybrid_ir.run_folder import to_yaml
-from hybrid_ir.schema_keys import Key, flatten, nearest_key, schema_keys
+from hybrid_ir.schema_keys import Key, flatten, nearest_key, part_keys, schema_keys
 
 _DESCRIPTION = """\
 validate   check the settings of a command without running it: prints OK, or the error line and exit code 2
@@ -72,17 +72,19 @@ def _describe(composing: Any, command: Command, settings: Sequence[str]) -> int:
     placeholders = {"model.name_or_path": "NAME", "data.path": "FILE"}
     named = {override.key_or_group for override in parse_settings(given)}
     current: dict[str, Any] = {}
+    keys = schema_keys(SCHEMAS[command])
     for attempt in ({}, {"model.name_or_path": "NAME"}, {"data.path": "FILE"}, placeholders):
         extra = [f"{key}={value}" for key, value in attempt.items() if key not in named]
         try:
-            current = flatten(composing.compose([*given, *extra]))
+            raw = composing.compose([*given, *extra])
+            keys |= part_keys(raw)
+            current = flatten(raw)
         except ConfigError as error:
             if "must be given" in str(error) or (extra and "belongs to" in str(error)):
                 continue
             raise
         current = {key: value for key, value in current.items() if key not in attempt or key in named}
         break
-    keys = schema_keys(SCHEMAS[command])
     chosen = [k for k in keys.values() if not prefixes or any(_begins(k.name, prefix) for prefix in prefixes)]
     if not chosen:
         near = nearest_key(prefixes[0], keys)

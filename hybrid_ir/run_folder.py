@@ -25,7 +25,7 @@ EXCLUDED_FILE = "excluded_overlap.csv"
 """Items that were left out for their overlap with benchmarks, and what they share."""
 
 _LAUNCHER_FILES = {"job.log"}  # written by the launcher before its job starts
-_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "train.log", EXCLUDED_FILE, LOCK_FILE}
+_START_FILES = {CONFIG_FILE, OVERRIDES_FILE, "environment.json", "plan.csv", "train.log", EXCLUDED_FILE, LOCK_FILE}
 
 
 def to_yaml(config: TrainConfig | EvaluateConfig) -> str:

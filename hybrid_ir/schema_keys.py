@@ -12,7 +12,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hybrid_ir.config import BENCHMARKS
+from hybrid_ir.config import BENCHMARKS, KEYS_OF_THE_WHOLE, PART_SECTIONS
 
 _ELSEWHERE = {
     "accumulate_grad_batches": "batch_size",
@@ -79,6 +79,8 @@ def _describe(annotation: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         return f"{len(arguments)} values, each {_describe(arguments[0], [])}"
     if origin is dict or annotation is dict:
+        if arguments and union_members(arguments[1]):
+            return "a mapping from names to sections"
         return "a mapping" if not arguments else f"a mapping from names to {_plural(_describe(arguments[1], []))}"
     return _NUMBERS.get(annotation, getattr(annotation, "__name__", str(annotation))) + _range(metadata)
 
@@ -138,6 +140,29 @@ def schema_keys(schema: type[BaseModel]) -> dict[str, Key]:
     """Every key of ``TrainConfig`` or ``EvaluateConfig``, in the order of the schema."""
     keys: dict[str, Key] = {}
     _walk(schema, "", (), keys)
+    return keys
+
+
+def part_keys(raw: Mapping[str, Any]) -> dict[str, Key]:
+    """The keys of a mixture's parts, by the names that they have in a configuration.
+
+    Args:
+        raw: not validated yet; what is no part is passed over.
+    """
+    keys: dict[str, Key] = {}
+    data = raw.get("data")
+    parts = data.get("parts") if isinstance(data, Mapping) else None
+    for name, section in (parts if isinstance(parts, Mapping) else {}).items():
+        source = section.get("source", name) if isinstance(section, Mapping) else name
+        if source in PART_SECTIONS:
+            inner: dict[str, Key] = {}
+            _walk(PART_SECTIONS[source], f"data.parts.{name}.", (), inner)
+            own = {key: found for key, found in inner.items() if key.split(".")[3] not in KEYS_OF_THE_WHOLE}
+            tag = f"data.parts.{name}.source"
+            keys |= {
+                **own,
+                tag: Key(tag, f"one of {', '.join(PART_SECTIONS)}", source, "The option of `data` that it is."),
+            }
     return keys
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from hybrid_ir.config import SamplerConfig
 from hybrid_ir.data import describe, description
+from hybrid_ir.data.items import ItemTable
+from hybrid_ir.data.plan import BatchPlan
+from hybrid_ir.data.planned import planned, say_plan
 
 
 @pytest.mark.torch
@@ -46,6 +53,39 @@ def test_describe_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     pairs = shown.split("items in two languages")[1].splitlines()
     german = next(line.split() for line in pairs[2:] if line.split()[:1] == ["de"])
     assert german == ["de", "·", "60", "20", "0"], pairs
+    shares = shown.split("% of the rows, by query language (lines)")[1].splitlines()[2:6]
+    cells = [line.split()[1:] for line in shares]
+    # six ordered pairs of de, en and sw, and each language with itself; yo has items with no other
+    assert [[cell == "·" for cell in line] for line in cells] == [[False] * 3 + [True]] * 3 + [[True] * 3 + [False]]
+    assert sum(float(cell) for line in cells for cell in line if cell != "·") == pytest.approx(100, abs=0.1)
+    assert "6 pairs of languages have " in shown
+
+
+def test_shares_are_four_characters_at_most() -> None:
+    shown = [description._percent(share) for share in (0, 0.00114, 0.0999, 0.09996, 0.5, 0.9994, 0.9996, 1)]
+    assert shown == ["0.00", "0.11", "9.99", "10.0", "50.0", "99.9", "100", "100"]
+
+
+def test_shares_of_many_languages_are_their_extremes() -> None:
+    """Thirty languages: a line for each with its least and most, which are those of the drawn rows."""
+    languages = tuple(f"{a}{b}" for a in "abc" for b in "abcdefghij")
+    everything = np.ones((1, 30), dtype=bool)
+    zero = np.zeros(400, dtype=np.int64)
+    table = ItemTable(languages, ("s",), everything, zero, zero, np.arange(400))
+    found = planned(BatchPlan(table.restricted(), SamplerConfig(), 16, 1), 300, 10**6)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(description._shares_table(found))
+    say_plan(found, console)
+    shown = console.export_text()
+    share = found.share.sum(0)
+    for i, code in enumerate(languages):
+        line = next(text for text in shown.splitlines() if text.startswith(f"│ {code} "))
+        others = np.delete(share[i], i)
+        assert f"{share[i, i]:.2%}" in line
+        assert f"{others.min():.2%}" in line
+        assert f"{others.max():.2%}" in line
+    assert "870 pairs of languages have" in shown
+    assert "30 languages, least and most" in shown
 
 
 def test_counts_are_four_characters_at_most() -> None:

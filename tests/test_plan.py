@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hybrid_ir.config import SamplerConfig, SourceMixConfig
 from hybrid_ir.data.items import ItemTable
 from hybrid_ir.data.plan import Batch, BatchPlan, _permute
+from hybrid_ir.data.planned import planned
 from hybrid_ir.errors import DataError
 
 LANGUAGES = ("ar", "de", "en", "sw", "zh")
@@ -323,6 +325,136 @@ def test_wrong_source_weights_are_named(weights: dict[str, float], message: str)
     table = make_table(2, 900, 3, 3, 3000, 1.0)
     with pytest.raises(DataError, match=message):
         BatchPlan(table.restricted(), SamplerConfig(sources=SourceMixConfig(weights=weights)), 8, 1)
+
+
+# ---------------------------------------------------------------------------------------------- weights of languages
+
+BEFORE_WEIGHTS = {
+    "default": ({}, "d8e3bd1484851b41"),
+    "x_y": ({"preset": "x_y", "mono_ratio": 0}, "781fe3ca03497ff0"),
+    "item_first": ({"mono_ratio": 0.25, "cross_draw": "item_first"}, "dd2451b111379e5a"),
+    "x_x": ({"preset": "x_x", "mono_ratio": 1}, "6d25426fd864ace7"),
+    "tempered": ({"preset": "x_x_mono", "mono_ratio": 1, "language_exponent": 0.5}, "08b33298a771b342"),
+    "one source a batch": ({"sources": {"draw": "batch", "exponent": 0.5}}, "99631dc8638dc4b3"),
+    "weights of sources": ({"sources": {"weights": {"source0": 3.0, "source1": 0.5}}}, "879832d29c202454"),
+}
+"""Settings, and the hash of the rows that they gave before languages had weights."""
+
+
+@pytest.mark.parametrize("name", BEFORE_WEIGHTS)
+def test_without_weights_of_languages_the_rows_are_what_they_were(name: str) -> None:
+    more, expected = BEFORE_WEIGHTS[name]
+    plan = BatchPlan(make_table(11, 900, 4, 2, 700, 0.7).restricted(), SamplerConfig.model_validate(more), 16, 5)
+    digest = hashlib.sha256()
+    for _ in range(200):
+        batch = plan.next()
+        for column in (batch.items, batch.query_language, batch.passage_language):
+            digest.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+WEIGHTS = {"de": 2.0, "sw": 0.5}
+RELATIVE = np.array([1.0, 2.0, 1.0, 0.5])
+
+
+def chi_square(rows: np.ndarray, expected: np.ndarray, unit: int = 1) -> float:
+    """Against shares; rows that are drawn ``unit`` at a time are one draw."""
+    drawn, shares = rows / unit, expected / expected.sum()
+    cells = shares > 0
+    assert not rows[~cells].any()
+    return float(((drawn - drawn.sum() * shares)[cells] ** 2 / (drawn.sum() * shares[cells])).sum())
+
+
+@pytest.mark.parametrize(("exponent", "preset"), [(0.0, "x_x_mono"), (1.0, "x_x_mono"), (0.0, "x_x")])
+def test_weights_of_languages_in_the_monolingual_draw(exponent: float, preset: str) -> None:
+    table = make_table(4, 800, 4, 2, 3000, 0.6)
+    sampler = SamplerConfig.model_validate(
+        {"preset": preset, "mono_ratio": 1, "language_exponent": exponent, "language_weights": WEIGHTS}
+    )
+    plan = BatchPlan(table.restricted(), sampler, 8, 1)
+    for _ in range(3000):
+        plan.next()
+    items = plan.eligible.items_with_both().sum(0).diagonal()
+    expected = RELATIVE * items**exponent
+    assert chi_square(plan.exposure.diagonal(), expected, unit=1 if preset == "x_x" else 8) < 16.3  # .999 at 3 degrees
+
+
+@pytest.mark.parametrize("draw", ["pair_first", "item_first"])
+def test_a_pair_is_drawn_by_the_product_of_its_languages_weights(draw: str) -> None:
+    """On parallel data both draws have the same shares: w_a * w_b over the pairs of different languages."""
+    table = make_table(3, 600, 4, 2, 10_000, 1.0)
+    sampler = SamplerConfig.model_validate(
+        {"preset": "x_y", "mono_ratio": 0, "cross_draw": draw, "language_weights": WEIGHTS}
+    )
+    plan = BatchPlan(table.restricted(), sampler, 16, 1)
+    for _ in range(1500):
+        plan.next()
+    expected = np.outer(RELATIVE, RELATIVE)
+    np.fill_diagonal(expected, 0)
+    assert chi_square(plan.exposure, expected) < 31.3  # .999 quantile at 11 degrees of freedom
+
+
+def test_weighted_pairs_of_ragged_items_are_those_of_their_languages() -> None:
+    """``item_first``: whatever an item's languages, its pair is drawn by weight among them (against enumeration)."""
+    table = make_table(8, 500, 4, 1, 5000, 0.6)
+    sampler = SamplerConfig.model_validate(
+        {"preset": "x_y", "mono_ratio": 0, "cross_draw": "item_first", "language_weights": WEIGHTS}
+    )
+    plan = BatchPlan(table.restricted(), sampler, 16, 2)
+    expected = np.zeros((4, 4))
+    for _ in range(2500):
+        for pattern in table.pattern[plan.next().items]:
+            pairs = np.outer(RELATIVE, RELATIVE) * np.outer(table.patterns[pattern], table.patterns[pattern])
+            np.fill_diagonal(pairs, 0)
+            expected += pairs / pairs.sum()
+    assert chi_square(plan.exposure, expected) < 31.3
+
+
+def test_a_weight_of_a_language_that_is_not_there() -> None:
+    sampler = SamplerConfig(language_weights={"ko": 2.0})
+    with pytest.raises(DataError, match=r"^sampler\.language_weights\.ko=2: the data has no ko; it has ar, de"):
+        BatchPlan(make_table(0, 300, 4, 1, 300, 1.0).restricted(), sampler, 8, 1)
+
+
+# ---------------------------------------------------------------------------------------------- the plan beforehand
+
+
+@settings(max_examples=30, deadline=None)
+@given(tables, samplers, st.integers(0, 1000), st.integers(1, 30), st.integers(1, 30))
+def test_what_is_planned_beforehand_is_what_is_drawn(
+    table: ItemTable, sampler: SamplerConfig, seed: int, steps: int, few: int
+) -> None:
+    plan = make_plan(table, sampler, 8, seed)
+    try:
+        found = planned(plan, steps, 8 * few)
+    except DataError:
+        assume(False)
+    fresh = make_plan(table, sampler, 8, seed)
+    assert plan.state_dict() == fresh.state_dict()
+    rows = np.zeros_like(found.rows)
+    for _ in range(min(steps, few)):
+        batch = plan.next()
+        assert same(batch, fresh.next())
+        for item, q, p in zip(batch.items, batch.query_language, batch.passage_language, strict=True):
+            rows[table.source[item], q, p] += 1
+    assert (found.steps, found.whole) == (min(steps, few), steps <= few)
+    assert np.array_equal(found.rows, rows)
+    assert np.array_equal(found.rows.sum(0), plan.exposure)
+    assert found.counts == plan.counts
+    assert found.share.sum() == pytest.approx(1)
+    for s in range(len(table.sources)):
+        has = table.patterns[table.pattern[table.source == s]].astype(int)
+        assert np.array_equal(found.items[s], has.T @ has)
+        assert found.source_items[s] == len(has)
+    lines = found.lines()
+    assert {(x["source"], x["query_language"], x["passage_language"]) for x in lines} >= {
+        (table.sources[s], table.languages[q], table.languages[p]) for s, q, p in np.argwhere(rows)
+    }
+    assert sum(float(x["rows"]) for x in lines) == pytest.approx(steps * 8, abs=len(lines))
+    for line in lines:
+        assert line["times"] == pytest.approx(
+            float(line["rows"]) / int(line["items"]), abs=0.6 / int(line["items"]) + 1e-4
+        )
 
 
 def test_small_language_is_an_error_that_names_it_or_is_dropped() -> None:

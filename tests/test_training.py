@@ -92,6 +92,7 @@ def test_the_folder_of_a_run(whole: Path) -> None:
         "train.log",
         "metrics.csv",
         "exposure.csv",
+        "plan.csv",
     ):
         assert (whole / name).exists(), name
     with (whole / "results.csv").open() as file:

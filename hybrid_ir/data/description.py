@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,9 +11,11 @@ from rich.table import Table
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.plan import BatchPlan
+from hybrid_ir.data.planned import Planned, counted, extremes, planned
 from hybrid_ir.data.tokens import TokenStore
 
 _SHOWN_PAIRS = 24
+_PLANNED_ROWS = 20_000_000
 
 
 def describe(config: TrainConfig, console: Console) -> None:
@@ -33,14 +34,17 @@ def describe(config: TrainConfig, console: Console) -> None:
     _say_passages(corpus, console)
     _say_pairless(corpus, console)
     _say_truncation(config, data.query_tokens, data.passage_tokens, console)
-    steps = config.trainer.max_steps
-    plan.advance_to(steps)
-    console.print(_drawn_table(plan, steps))
+    found = planned(plan, config.trainer.max_steps, _PLANNED_ROWS)
+    console.print(_drawn_table(found, plan))
+    if len(found.sources) > 1:
+        console.print(_sources_table(found))
+    console.print("% of the rows, by query language (lines) and passage language (columns)", style="italic")
+    console.print(_shares_table(found))
+    if extremes(found):
+        console.print(extremes(found), highlight=False)
     console.print(
-        f"in {steps:,} steps: {plan.counts['monolingual']:,} monolingual batches, rows deferred "
-        f"{plan.counts['deferred']:,}, not placed at the end of a pass {plan.counts['unplaced']:,}, drawn again "
-        f"{plan.counts['redrawn']:,}; rows by source: "
-        + ", ".join(f"{name} {rows:,}" for name, rows in plan.source_rows().items()),
+        f"in {found.steps:,} steps: {found.counts['monolingual']:,} monolingual batches, {counted(found)}; rows by "
+        f"source: " + ", ".join(f"{name} {n:,}" for name, n in zip(found.sources, found.rows.sum((1, 2)), strict=True)),
         highlight=False,
     )
 
@@ -139,25 +143,63 @@ def _say_truncation(config: TrainConfig, queries: TokenStore, passages: TokenSto
         console.print(f"{name} at the limit of {limit} tokens (cut, or just as long): {full:.1%}", highlight=False)
 
 
-def _drawn_table(plan: BatchPlan, steps: int) -> Table:
+def _drawn_table(found: Planned, plan: BatchPlan) -> Table:
+    of = f"{found.steps:,} steps" if found.whole else f"the first {found.steps:,} of {found.run_steps:,} steps"
     table = _table(
-        f"drawn in {steps:,} steps of {plan.batch_size} rows",
-        ["language", "as query", "as passage", "monolingual", "passes (monolingual)", "passes (cross-lingual, mean)"],
+        f"drawn in {of} of {found.batch_size} rows",
+        ["language", "items", "as query", "", "as passage", "", "monolingual", "times each question"],
     )
-    rows = plan.exposure
-    passes: dict[str, list[dict[str, Any]]] = {}
-    for stream in plan.passes():
-        passes.setdefault(stream["query_language"], []).append(stream)
-    for i, code in enumerate(plan.languages):
-        if not plan.eligible.allowed[i]:
-            continue
-        streams = passes.get(code, [])
-        mono = _mean_passes([s for s in streams if s["passage_language"] == code])
-        cross = _mean_passes([s for s in streams if s["passage_language"] != code])
-        table.add_row(code, f"{rows[i].sum():,}", f"{rows[:, i].sum():,}", f"{rows[i, i]:,}", mono, cross)
+    items, rows, share = found.items.sum(0).diagonal(), found.rows.sum(0), found.share.sum(0)
+    for i, code in enumerate(found.languages):
+        if plan.eligible.allowed[i]:
+            table.add_row(
+                code,
+                f"{items[i]:,}",
+                f"{rows[i].sum():,}",
+                f"{share[i].sum():.1%}",
+                f"{rows[:, i].sum():,}",
+                f"{share[:, i].sum():.1%}",
+                f"{rows[i, i]:,}",
+                f"{found.query_times[i]:.2f}",
+            )
     return table
 
 
-def _mean_passes(streams: list[dict[str, Any]]) -> str:
-    items = sum(s["items"] for s in streams)
-    return f"{sum(s['passes'] * s['items'] for s in streams) / items:.2f}" if items else "-"
+def _sources_table(found: Planned) -> Table:
+    table = _table("by source", ["source", "items", "rows", "", "monolingual", "cross-lingual", "times each item"])
+    for s, name in enumerate(found.sources):
+        rows, items = found.rows[s].sum(), found.source_items[s]
+        within = found.rows[s].trace()
+        table.add_row(
+            name,
+            f"{items:,}",
+            f"{rows:,}",
+            f"{found.share[s].sum():.1%}",
+            f"{within:,}",
+            f"{rows - within:,}",
+            f"{found.times(rows, items):.2f}",
+        )
+    return table
+
+
+def _shares_table(found: Planned) -> Table:
+    share, possible = found.share.sum(0), found.items.sum(0) > 0
+    if len(found.languages) > _SHOWN_PAIRS:
+        table = _table("", ["query language", "with itself", "with another: least", "most", "no items with"])
+        for i, code in enumerate(found.languages):
+            others = np.delete(share[i], i)[np.delete(possible[i], i)]
+            least, most = (f"{others.min():.2%}", f"{others.max():.2%}") if len(others) else ("-", "-")
+            table.add_row(code, f"{share[i, i]:.2%}", least, most, f"{int((~np.delete(possible[i], i)).sum())}")
+        return table
+    table = Table(box=None, padding=(0, 0, 0, 1))
+    for name in ("", *found.languages):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, code in enumerate(found.languages):
+        table.add_row(code, *(_percent(share[i, j]) if possible[i, j] else "·" for j in range(len(found.languages))))
+    return table
+
+
+def _percent(share: float) -> str:
+    """Percent in at most four characters."""
+    value = 100 * share
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else "100"

@@ -79,6 +79,12 @@ class EligibleItems:
         """Non-empty groups of a source whose pattern is in ``having`` ([patterns] bool)."""
         return np.flatnonzero((self.group_source == source) & having[self.group_pattern] & (self.group_size > 0))
 
+    def items_with_both(self) -> np.ndarray:
+        """[sources, languages, languages] int64: items of a source in two languages; the diagonal: in the one."""
+        patterns = self.patterns.astype(np.int64)
+        sizes = self.group_size.reshape(len(self.table.sources), len(patterns)).astype(np.int64)
+        return np.stack([patterns.T @ (patterns * of_pattern[:, None]) for of_pattern in sizes])
+
     def distinct_passages(self, groups: np.ndarray, enough: int) -> int:
         """Number of different passages in the groups, exact only below ``enough`` (it stops counting there)."""
         seen: np.ndarray = np.empty(0, dtype=np.int64)

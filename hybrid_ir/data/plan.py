@@ -22,7 +22,7 @@ Batch k depends on (seed, k) and the items alone: not on devices, workers or a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -167,12 +167,21 @@ class BatchPlan:
         sampler: the batching.
         batch_size: rows of the global batch.
         seed: the run's seed.
+        cross_lingual_only: sources of which no monolingual row is made.
 
     Raises:
-        DataError: a language, or the cross-lingual rows, cannot fill a batch with different passages.
+        DataError: a language, or the cross-lingual rows, cannot fill a batch with different passages; a weight is of
+            no source or language of the data.
     """
 
-    def __init__(self, eligible: EligibleItems, sampler: SamplerConfig, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        eligible: EligibleItems,
+        sampler: SamplerConfig,
+        batch_size: int,
+        seed: int,
+        cross_lingual_only: Collection[str] = (),
+    ) -> None:
         self.eligible = eligible
         self.sampler = sampler
         self.batch_size = batch_size
@@ -187,7 +196,9 @@ class BatchPlan:
         self.step = 0
         self.dropped_languages: dict[str, int] = {}
         """Languages left out of the monolingual draw (``small_languages=drop``) -> distinct passages they have."""
+        self._cross_lingual_only = [i for i, s in enumerate(eligible.table.sources) if s in cross_lingual_only]
         self._weights = self._source_weights()
+        self._language_weights = self._weights_of_languages()
         wants_mono, wants_cross = sampler.mono_ratio > 0, sampler.mono_ratio < 1
         self._mono_draws: list[tuple[float, list[tuple[float, _Draw]]]] = []
         self._mixed_draws: list[tuple[float, _Draw]] = []
@@ -217,6 +228,7 @@ class BatchPlan:
             for p, row in enumerate(patterns):
                 found = np.flatnonzero(row)
                 self._pattern_languages[p, : len(found)] = found
+        self._pair_draws = self._weighted_pairs() if sampler.language_weights else None
 
     # ------------------------------------------------------------------------------------------- construction
 
@@ -244,6 +256,29 @@ class BatchPlan:
             raise DataError("sampler.sources.weights: all are 0; give one source a weight above 0")
         return weights
 
+    def _weights_of_languages(self) -> np.ndarray:
+        weights = np.ones(len(self.languages))
+        for code, weight in self.sampler.language_weights.items():
+            if code not in self.languages:
+                raise DataError(
+                    f"sampler.language_weights.{code}={weight:g}: the data has no {code}; it has "
+                    f"{', '.join(self.languages)}"
+                )
+            weights[self.languages.index(code)] = weight
+        return weights
+
+    def _weighted_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """For ordered pairs of an item's languages, drawn in proportion to the product of their weights.
+
+        Returns:
+            Of each pattern's languages in their order, [patterns, languages of a pattern] each: the probability of
+            being the first of the pair, summed up to the language; and its weight.
+        """
+        there = np.arange(self._pattern_languages.shape[1]) < self._pattern_count[:, None]
+        weights = np.where(there, self._language_weights[self._pattern_languages], 0.0)
+        first = np.cumsum(weights * (weights.sum(1, keepdims=True) - weights), axis=1)
+        return first / np.maximum(first[:, -1:], np.finfo(np.float64).tiny), weights
+
     def _drawn_languages(self) -> list[int]:
         allowed = [i for i in range(len(self.languages)) if self.eligible.allowed[i]]
         if self.sampler.preset == "english":
@@ -254,7 +289,7 @@ class BatchPlan:
 
     def _mono_entries(self) -> list[tuple[int, int, int, np.ndarray]]:
         entries = []
-        for source in np.flatnonzero(self._weights > 0):
+        for source in np.setdiff1d(np.flatnonzero(self._weights > 0), self._cross_lingual_only):
             for language in self._drawn_languages():
                 groups = self.eligible.groups_of(int(source), self.eligible.patterns[:, language])
                 if len(groups):
@@ -293,8 +328,8 @@ class BatchPlan:
     def _by_pair(self, streams: np.ndarray, what: str) -> list[tuple[float, _Draw]]:
         """Draws of batches whose rows choose among many streams, as [(weight of a source or 1, its draw)].
 
-        Rows draw their languages uniformly, then a source among those that have them; with one source a batch, the
-        source is drawn first and the languages among its own.
+        Rows draw their languages uniformly, or by their weights, then a source among those that have them; with one
+        source a batch, the source is drawn first and the languages among its own.
         """
         one_source = self.sampler.sources.draw == "batch"
         source = self.streams.source[streams]
@@ -303,10 +338,13 @@ class BatchPlan:
             mine = streams if s is None else streams[source == s]
             if not len(mine):
                 continue
-            pair = self.streams.query_language[mine] * (len(self.languages) + 1) + self.streams.passage_language[mine]
-            _, which = np.unique(pair, return_inverse=True)
+            query, passage = self.streams.query_language[mine], self.streams.passage_language[mine]
+            _, which = np.unique(query * (len(self.languages) + 1) + passage, return_inverse=True)
             share = self._shares(mine)
             probability = share / np.bincount(which, weights=share)[which]
+            if (query >= 0).all():  # with item_first the item decides
+                weight = self._language_weights
+                probability = probability * np.where(query == passage, weight[query], weight[query] * weight[passage])
             draw = _Draw(mine, probability / probability.sum())
             found = self._passages_of(mine)
             if found < self.batch_size:
@@ -341,7 +379,8 @@ class BatchPlan:
                     continue
                 items = float(self.streams.size[those].sum())
                 share = self._shares(those)
-                options.append((items**self.sampler.language_exponent, _Draw(those, share / share.sum())))
+                weight = items**self.sampler.language_exponent * float(self._language_weights[code])
+                options.append((weight, _Draw(those, share / share.sum())))
             if options:
                 result.append((1.0 if s is None else float(self._weights[s]), options))
         missing = [
@@ -392,10 +431,7 @@ class BatchPlan:
         query, passage = self.streams.query_language[streams], self.streams.passage_language[streams]
         if not mono and self.sampler.cross_draw == "item_first":
             pattern = self.eligible.table.pattern[items]
-            count = self._pattern_count[pattern]
-            first = (random.random(len(items)) * count).astype(np.int64)
-            second = (random.random(len(items)) * (count - 1)).astype(np.int64)
-            second += second >= first
+            first, second = self._pair_of(pattern, random.random(len(items)), random.random(len(items)))
             query, passage = self._pattern_languages[pattern, first], self._pattern_languages[pattern, second]
         np.add.at(self._exposure, (query, passage), 1)
         self._source_rows += np.bincount(self.streams.source[streams], minlength=len(self._source_rows))
@@ -403,6 +439,21 @@ class BatchPlan:
         self.counts["monolingual"] += mono
         self.step = step + 1
         return Batch(step, mono and not self._mixed_draws, items, query, passage)
+
+    def _pair_of(self, pattern: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An ordered pair of a pattern's languages for each row, as places among them, from two uniform numbers."""
+        count = self._pattern_count[pattern]
+        if self._pair_draws is None:
+            first = (one * count).astype(np.int64)
+            second = (other * (count - 1)).astype(np.int64)
+            return first, second + (second >= first)
+        edges, weights = self._pair_draws
+        first = np.minimum((edges[pattern] <= one[:, None]).sum(1), count - 1)
+        rest = weights[pattern]
+        rest[np.arange(len(first)), first] = 0.0
+        sums = np.cumsum(rest, axis=1)
+        second = (sums <= other[:, None] * sums[:, -1:]).sum(1)
+        return first, np.minimum(second, np.where(first == count - 1, count - 2, count - 1))
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -563,22 +614,6 @@ class BatchPlan:
     def source_rows(self) -> dict[str, int]:
         """Rows drawn so far from each source."""
         return dict(zip(self.eligible.table.sources, self._source_rows.tolist(), strict=True))
-
-    def passes(self) -> list[dict[str, Any]]:
-        """For each stream: source, languages, items, and how often it has been passed through."""
-        s = self.streams
-        name = (*self.languages, "any")
-        done = s.passes + s.position / np.maximum(s.size, 1)
-        return [
-            {
-                "source": self.eligible.table.sources[int(s.source[i])],
-                "query_language": name[int(s.query_language[i])],
-                "passage_language": name[int(s.passage_language[i])],
-                "items": int(s.size[i]),
-                "passes": float(done[i]),
-            }
-            for i in range(len(s))
-        ]
 
 
 def _choose(random: np.random.Generator, weights: list[float]) -> int:

@@ -25,7 +25,15 @@ from hybrid_ir.analysis import significance
 from hybrid_ir.analysis.runs import MACRO, read_run
 from hybrid_ir.cache import write_atomic
 from hybrid_ir.composition import quote, show
-from hybrid_ir.config import HubDatasetConfig, PretrainedModelConfig, PublishedDataConfig, TrainConfig
+from hybrid_ir.config import (
+    HubDatasetConfig,
+    MixtureConfig,
+    PartConfig,
+    PretrainedModelConfig,
+    PublishedDataConfig,
+    TrainConfig,
+    data_sections,
+)
 from hybrid_ir.data.validation import NAME as VALIDATION
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS, Setting
 from hybrid_ir.schema_keys import flatten
@@ -131,7 +139,7 @@ def model_card(
             "loss:InfoNCE",
         ],
         base_model=base_model,
-        datasets=list(_repositories(data)) or None,
+        datasets=list(_repositories(data["made_from"])) or None,
         metrics=shown_metrics or None,
         model_name=title if results else None,
         eval_results=results or None,
@@ -287,7 +295,8 @@ def _limits(
 ) -> list[str]:
     plural = "language" if len(codes) == 1 else "languages"
     limits = [f"It was trained on {len(codes)} {plural}; the run says nothing of others."]
-    if config.data.source == "cldr":
+    sources = [section.source for section in data_sections(config.data).values()]
+    if set(sources) == {"cldr"}:
         limits.append(
             "Its training data are templated questions and one-sentence passages on facts that Unicode CLDR holds "
             "(territories, currencies, languages, ...): other topics and running text were not seen."
@@ -344,19 +353,14 @@ def _bias(final: Results) -> Iterator[str]:
 
 def _data(config: TrainConfig, data: Mapping[str, Any]) -> str:
     made_from = data["made_from"]
-    if config.data.source == "cldr":
-        text = f"World facts of Unicode CLDR {made_from['cldr']}, worded as questions and passages"
-    elif _repositories(data):
-        text = ", ".join(
-            f"[{name}](https://huggingface.co/datasets/{name})" + (f" at {commit}" if commit else "")
-            for name, commit in _repositories(data).items()
+    if isinstance(config.data, MixtureConfig):
+        text = "; ".join(
+            f"{_code(name)}: {_read_from(part, made_from['parts'][name])}" for name, part in config.data.parts.items()
         )
-    elif isinstance(config.data, PublishedDataConfig):
-        text = f"Train questions and passages of {_code(config.data.source)}, {len(made_from['files'])} files"
+        text = f"Parts of a mixture: {text}. Together"
     else:
-        files = ", ".join(f"{_code(name)} (SHA-256 {sha256[:16]})" for name, sha256 in made_from["files"])
-        text = f"Questions and passages of {files}"
-    text += f": {data['items']:,} items, a question and its passage in one language or several."
+        text = f"{_read_from(config.data, made_from)}:"
+    text += f" {data['items']:,} items, a question and its passage in one language or several."
     bad = sum(data["report"].get("bad_lines", {}).values())
     if bad:
         text += f" {bad:,} bad lines were left out."
@@ -371,9 +375,27 @@ def _data(config: TrainConfig, data: Mapping[str, Any]) -> str:
     return text
 
 
-def _repositories(data: Mapping[str, Any]) -> dict[str, str | None]:
+def _read_from(section: PartConfig, made_from: Mapping[str, Any]) -> str:
+    """Where one data set comes from."""
+    if section.source == "cldr":
+        return f"World facts of Unicode CLDR {made_from['cldr']}, worded as questions and passages"
+    repositories = _repositories(made_from)
+    if repositories:
+        return ", ".join(
+            f"[{name}](https://huggingface.co/datasets/{name})" + (f" at {commit}" if commit else "")
+            for name, commit in repositories.items()
+        )
+    if isinstance(section, PublishedDataConfig):
+        return f"Train questions and passages of {_code(section.source)}, {len(made_from['files'])} files"
+    files = ", ".join(f"{_code(name)} (SHA-256 {sha256[:16]})" for name, sha256 in made_from["files"])
+    return f"Questions and passages of {files}"
+
+
+def _repositories(made_from: Mapping[str, Any]) -> dict[str, str | None]:
     """Data sets of the hub that the training data are, with what is known of their commits."""
-    return dict(data["made_from"].get("published", {}).get("repositories", {}))
+    if made_from["source"] == "mixture":
+        return {name: commit for part in made_from["parts"].values() for name, commit in _repositories(part).items()}
+    return dict(made_from.get("published", {}).get("repositories", {}))
 
 
 def _hyperparameters(config: TrainConfig, summary: Mapping[str, Any]) -> dict[str, str]:
@@ -386,16 +408,20 @@ def _hyperparameters(config: TrainConfig, summary: Mapping[str, Any]) -> dict[st
 def _command(config: TrainConfig, overrides: Sequence[str], made_from: Mapping[str, Any]) -> str:
     """The command of the run, without what belonged to its start, and files by their names."""
     words = ["python -m hybrid_ir.train"]
+    sections = data_sections(config.data)
     for setting in overrides:
         typed, _, value = setting.partition("=")
         key = typed.lstrip("+~")
         if key.partition(".")[0] in _OF_A_START:
             continue
         part = key.split(".")
-        if key == "data.path" and isinstance(config.data, (PublishedDataConfig, HubDatasetConfig)):
-            setting = f"data.path={'DIR' if os.path.isabs(str(config.data.path)) else config.data.path}"
-        elif key == "data.path":
-            setting = f"data.path=[{','.join(_typed(name) for name, _ in made_from['files'])}]"
+        section, _, last = key.rpartition(".")
+        if last == "path" and part[0] == "data" and section in sections:
+            data, read = sections[section], made_from["parts"][part[2]] if len(part) > 2 else made_from
+            if isinstance(data, (PublishedDataConfig, HubDatasetConfig)):
+                setting = f"{key}={'DIR' if os.path.isabs(str(data.path)) else data.path}"
+            else:
+                setting = f"{key}=[{','.join(_typed(name) for name, _ in read['files'])}]"
         elif key == "model.name_or_path":
             assert isinstance(config.model, PretrainedModelConfig)
             local = os.path.isabs(config.model.name_or_path)
@@ -425,7 +451,7 @@ def _versions(config: TrainConfig, environment: Mapping[str, Any]) -> dict[str, 
     }
     names = {"torch": "PyTorch", "transformers": "Transformers", "tokenizers": "Tokenizers"}
     names |= {"pytorch-lightning": "PyTorch Lightning", "numpy": "NumPy"}
-    if config.data.source == "cldr":
+    if any(section.source == "cldr" for section in data_sections(config.data).values()):
         names["babel"] = "Babel"
     if isinstance(config.model, PretrainedModelConfig) and config.model.lora.rank:
         names["peft"] = "PEFT"

@@ -82,7 +82,7 @@ def describe_environment(
             "report": {**corpus.report, **({"excluded_overlap": excluded.report()} if excluded else {})},
         }
         if isinstance(config, TrainConfig):
-            described["data"]["licenses"] = licenses(config.data, corpus.sources)
+            described["data"]["licenses"] = licenses(config.data, corpus.sources, corpus.report.get("parts"))
     described["benchmarks"] = {
         b.name: {"content_sha256": _content_sha256(b), **b.info} if isinstance(b, Benchmark) else b.info
         for b in benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class Identity:
         settings = {
             name: value
             for name, value in flatten(config.model_dump(mode="json")).items()
-            if name.partition(".")[0] in _SECTIONS and name not in _LEFT_OUT
+            if name.partition(".")[0] in _SECTIONS and re.sub(r"^data\.parts\.\w+\.", "data.", name) not in _LEFT_OUT
         }
         settings["trainer.precision"] = config.trainer.precision
         if config.optimizer.schedule != "constant":  # which can be prolonged
@@ -61,7 +62,7 @@ def differences(before: Identity, now: Identity) -> list[str]:
     """
     found = []
     if before.content_sha256 != now.content_sha256 and before.data != now.data:
-        found = [*_changed_files(before.data.get("files", []), now.data.get("files", []))]
+        found = [*_changed_files(_files(before.data), _files(now.data))]
         found = found or [
             f"its data has {name}={show(before.data.get(name))}, now it is {show(now.data.get(name))}"
             for name in [*before.data, *(name for name in now.data if name not in before.data)]
@@ -73,6 +74,13 @@ def differences(before: Identity, now: Identity) -> list[str]:
         if name in now.settings and now.settings[name] != value
     ]
     return found
+
+
+def _files(made_from: dict[str, Any]) -> list[list[str]]:
+    """``[name, SHA-256]`` of the data's files, those of a mixture with their part."""
+    if made_from["source"] != "mixture":
+        return list(made_from.get("files", []))
+    return [[f"{part}/{name}", sha256] for part, key in made_from["parts"].items() for name, sha256 in _files(key)]
 
 
 def _changed_files(before: list[list[str]], now: list[list[str]]) -> list[str]:

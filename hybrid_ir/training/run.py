@@ -24,12 +24,13 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from hybrid_ir import cache
-from hybrid_ir.config import TrainConfig
+from hybrid_ir.config import TrainConfig, cross_lingual_only
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.datamodule import HybridDataModule
 from hybrid_ir.data.exclusion import Exclusion, benchmark_texts, exclusion
 from hybrid_ir.data.loader import WorkerDied
 from hybrid_ir.data.plan import BatchPlan
+from hybrid_ir.data.planned import PLAN_FILE, PLANNED_ROWS, planned, say_plan, write_plan
 from hybrid_ir.data.sources import make_source
 from hybrid_ir.data.tokens import TokenStore
 from hybrid_ir.data.validation import NAME as VALIDATION
@@ -107,7 +108,8 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
     validation = validation_benchmark(corpus, held, config.data.validation)
     if config.loss.num_negatives:
         keep &= _with_negatives(corpus, barred, console)
-    plan = BatchPlan(corpus.table.restricted(keep), config.sampler, config.batch_size, config.seed)
+    eligible = corpus.table.restricted(keep)
+    plan = BatchPlan(eligible, config.sampler, config.batch_size, config.seed, cross_lingual_only(config.data))
     if plan.dropped_languages:
         named = ", ".join(f"{code} ({n} passages)" for code, n in sorted(plan.dropped_languages.items()))
         console.print(f"[yellow]left out of the monolingual draw, fewer passages than a batch has rows:[/] {named}")
@@ -119,7 +121,8 @@ def prepare(config: TrainConfig, console: Console, with_benchmarks: bool = True)
     encoder.tokens_per_batch = config.evaluation.tokens_per_batch
     tokens = {}
     for kind, texts in (("query", corpus.queries), ("passage", corpus.passages)):
-        tokens[kind] = tokenised(encoder, kind, texts.chunks(), corpus.fingerprint, config.data.verify_cache)
+        verify = config.data.verify_cache
+        tokens[kind] = tokenised(encoder, kind, texts.chunks(), corpus.fingerprint, verify, len(texts))
     made = sum(len(store) for store in tokens.values() if store.made_now)
     log.info("%d rows tokenised", made)
     data = HybridDataModule(
@@ -218,7 +221,12 @@ def build_encoder(config: TrainConfig, corpus: ParallelCorpus) -> BiEncoder:
 
 
 def tokenised(
-    encoder: BiEncoder, kind: Any, chunks: Iterable[list[str]], fingerprint: str, verify: bool = False
+    encoder: BiEncoder,
+    kind: Any,
+    chunks: Iterable[list[str]],
+    fingerprint: str,
+    verify: bool = False,
+    total: int | None = None,
 ) -> TokenStore:
     """Token ids of a corpus' queries or passages, from the cache if they were made before."""
     key = {
@@ -228,7 +236,7 @@ def tokenised(
         "prefix": encoder.prefix(kind),
         "max_length": encoder.max_length(kind),
     }
-    return TokenStore.build(chunks, lambda texts: encoder.tokenize(texts, kind), key, verify)
+    return TokenStore.build(chunks, lambda texts: encoder.tokenize(texts, kind), key, verify, total)
 
 
 def _say_corpus(corpus: ParallelCorpus, console: Console) -> None:
@@ -377,6 +385,10 @@ class _Run:
             ckpt.check_resumable(latest[0][1], identity, config.trainer.max_steps)
         monitor = self._monitor(prepared)
         self._write_environment(prepared)
+        if self.is_main:
+            shown = planned(prepared.plan, config.trainer.max_steps, PLANNED_ROWS)
+            say_plan(shown, self.console)
+            write_plan(shown, run_dir / PLAN_FILE)
         logged_step = (resume_step or 0) if config.resume else None
         self.logger = make_logger(config, self.overrides, run_dir, logged_step, self.console)
         checkpointing = ckpt.Checkpointing(
