@@ -36,15 +36,28 @@ from hybrid_ir.composition import (
     show,
     sweep_jobs,
 )
-from hybrid_ir.config import EvaluateConfig, TrainConfig
+from hybrid_ir.config import EvaluateConfig, SlurmLauncherConfig, TrainConfig
 from hybrid_ir.errors import EXIT_USAGE, ConfigError, UserError
+from hybrid_ir.launching.cluster import check_queue, check_slurm
 from hybrid_ir.launching.costs import announcement
 from hybrid_ir.launching.devices import gpu_slots, gpus
 from hybrid_ir.launching.faults import report_is_mine, reported
 from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
-from hybrid_ir.launching.sweep import SESSION, Session, job_names, print_table, sweep_exit_code, swept_keys
-from hybrid_ir.launching.sweep_folder import is_begun, is_complete, read_sweep, sweep_folder
+from hybrid_ir.launching.search import check_search, check_sweeper, direction, searches
+from hybrid_ir.launching.sweep import (
+    SESSION,
+    Job,
+    Session,
+    job_names,
+    log_summary,
+    monitor_value,
+    print_table,
+    run_settings,
+    sweep_exit_code,
+    swept_keys,
+)
+from hybrid_ir.launching.sweep_folder import SWEEP_FILE, is_begun, is_complete, read_sweep, sweep_folder
 from hybrid_ir.resume import MAY_CHANGE, NOT_KEPT, prepare_resume
 from hybrid_ir.run_folder import (
     CONFIG_FILE,
@@ -213,13 +226,15 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
         if override.key_or_group == "resume":
             raise ConfigError(f"{said(override)}: a sweep starts new runs; resume one run at a time, without -m")
     params = OmegaConf.to_container(hydra_config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
-    basic = str(hydra_config.hydra.sweeper.get("_target_", "")).endswith("BasicSweeper")
+    basic = not searches(hydra_config)
+    if not basic and composing.command == "evaluate":
+        raise ConfigError("hydra/sweeper: an evaluation has no monitor to search by; list the values, or use train.py")
     assert isinstance(params, dict)
     named = {str(key): value for key, value in params.items()}
     for override in [*parse_settings([f"{key}={value}" for key, value in named.items()]), *overrides]:
         if basic and override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
-                f"{said(override)}: an interval needs a sweeper that draws values (hydra/sweeper=...); list the "
+                f"{said(override)}: an interval needs a sweeper that draws values (hydra/sweeper=optuna); list the "
                 f"values instead, e.g. {override.key_or_group}=1,2,3"
             )
     few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], named)
@@ -259,8 +274,8 @@ def _known_names(folder: Path, jobs: Sequence[Sequence[str]], names: Sequence[st
     Raises:
         ConfigError: two jobs would have the same name.
     """
-    known = {frozenset(job["overrides"]): job["name"] for job in read_sweep(folder)}
-    found = [known.get(frozenset(job), name) for job, name in zip(jobs, names, strict=True)]
+    known = {frozenset(run_settings(job["overrides"])): job["name"] for job in read_sweep(folder)}
+    found = [known.get(frozenset(run_settings(job)), name) for job, name in zip(jobs, names, strict=True)]
     for name in found:
         if found.count(name) > 1:
             raise ConfigError(f"sweep={folder}: two jobs would be named {name}; name another sweep")
@@ -347,6 +362,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             print(help_text(composing))
             return 0
         composing.check(parse_settings(settings))
+        check_sweeper(settings)
         whole = composing.hydra_config(settings)
         prepared = composing.prepared(settings)
         if options.cfg or options.info:
@@ -359,10 +375,14 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         if sweep:
             jobs = check_sweep(composing, _without(settings, "sweep"), whole)
             first = next(iter(jobs.values()))
+            if isinstance(first, TrainConfig) and isinstance(first.launcher, SlurmLauncherConfig):
+                check_slurm(jobs.values(), first.dry_run)
             if isinstance(first, TrainConfig) and first.dry_run:
-                return _dry_run_of_sweep(first, len(jobs))
+                return _dry_run_of_sweep(settings, whole, jobs)
             sweep_arguments, session = _prepare_sweep(composing, settings, flags, whole, jobs)
         elif not (options.cfg or options.info):
+            if "launcher=slurm" in settings:
+                raise ConfigError("launcher=slurm: is how the jobs of a sweep run, and this is one run; add -m")
             config, kept = prepare(composing, settings)
     if options.cfg or options.info:
         return _inform(command, [*flags, *prepared])
@@ -375,15 +395,27 @@ def _without(settings: Sequence[str], key: str) -> list[str]:
     return [s for s, o in zip(settings, parse_settings(settings), strict=True) if o.key_or_group != key]
 
 
-def _dry_run_of_sweep(config: TrainConfig, jobs: int) -> int:
-    """Measures one job, with the threads that it will have, and says what all of them take."""
+def _dry_run_of_sweep(settings: Sequence[str], whole: Any, jobs: Mapping[tuple[str, ...], Config]) -> int:
+    """Measures one job, with the threads that it will have, and says what all of them take; for a cluster, shows the
+    batch script instead."""
+    first, config = next(iter(jobs.items()))
+    assert isinstance(config, TrainConfig)
+    if isinstance(config.launcher, SlurmLauncherConfig):
+        from hybrid_ir.launching.slurm import show_batch
+
+        named = [o.value() for o in parse_settings(settings) if o.key_or_group == "sweep" and o.value() is not None]
+        folder = sweep_folder(str(named[-1])) if named else Path(str(whole.hydra.sweep.dir)).absolute()
+        every = [list(job) for job in jobs]
+        name = job_names(every, swept_keys([], {}, every))[0]
+        print(show_batch(config, folder, Job(0, name, folder / name, [], _without(first, "dry_run")), len(jobs)))
+        return 0
     import torch
     from rich.console import Console
 
     from hybrid_ir.training.dry_run import dry_run
 
     torch.set_num_threads(config.threads or max(1, available_threads() // config.launcher.jobs))
-    dry_run(config, Console(), jobs)
+    dry_run(config, Console(), len(jobs))
     return 0
 
 
@@ -405,24 +437,38 @@ def _prepare_sweep(
     params = OmegaConf.to_container(whole.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
     assert isinstance(params, dict)
     every = [list(job) for job in jobs]
-    names = job_names(every, swept_keys([s for s in settings if not s.startswith("hydra")], params, every))
+    swept = swept_keys([s for s in settings if not s.startswith("hydra")], params, every)
+    names = job_names(every, swept)
     session = Session(slots=_slots(configs))
+    first = configs[0]
+    if isinstance(first, TrainConfig) and isinstance(first.launcher, SlurmLauncherConfig):
+        session.batch = first
     given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
     prepared = composing.prepared(_without(settings, "hydra.sweep.dir"))
+    if searches(whole):
+        session.trials = int(whole.hydra.sweeper.get("n_trials") or len(jobs))
+        prepared += direction(settings, whole, cast(TrainConfig, first))
     if named and given:
         raise ConfigError(f"{said(named[-1])}: hydra.sweep.dir={given[-1].value()} names its folder too; keep one")
     if named:
         folder = sweep_folder(str(named[-1].value()))
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "sweep")
-        names = _known_names(folder, every, names)
-        session.names = dict(zip(jobs, names, strict=True))
-        session.complete = _continue_sweep(composing, folder, jobs, names)
+        if session.batch is not None:
+            check_queue(folder)
+        if session.trials is not None:
+            check_search(folder, settings, {*swept, *_MAY_DIFFER})
+        else:
+            names = _known_names(folder, every, names)
+            session.names = dict(zip(jobs, names, strict=True))
+            session.complete = _continue_sweep(composing, folder, jobs, names)
         prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
     elif given:
         folder = Path(str(whole.hydra.sweep.dir))  # with what Hydra puts in for ${...}
         prepared.append(f"hydra.sweep.dir={quote(str(folder.absolute()))}")
-        _check_sweep_dir(str(folder), names)
+        if session.trials is not None and (folder / SWEEP_FILE).exists():
+            raise ConfigError(f"hydra.sweep.dir={folder}: holds a sweep; sweep={folder} instead goes on with it")
+        _check_sweep_dir(str(folder), [] if session.trials is not None else names)
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "hydra.sweep.dir")
     else:
@@ -431,6 +477,8 @@ def _prepare_sweep(
         prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
     todo = [config for config, name in zip(configs, names, strict=True) if name not in session.complete]
     begun = sum(is_begun(folder / name) for name in names)
+    if session.trials is not None:
+        todo, begun = [first] * session.trials, 0
     print(announcement(folder, todo, len(session.complete), begun), flush=True)
     if "-m" not in flags and "--multirun" not in flags:
         flags = [*flags, "-m"]
@@ -439,6 +487,8 @@ def _prepare_sweep(
 
 def _slots(configs: Sequence[Config]) -> list[dict[str, str]]:
     """What divides this machine's GPUs among the jobs that run side by side; empty where there is nothing to divide."""
+    if any(isinstance(c, TrainConfig) and isinstance(c.launcher, SlurmLauncherConfig) for c in configs):
+        return []
     parallel = max((c.launcher.jobs for c in configs if isinstance(c, TrainConfig)), default=1)
     places = [c.trainer if isinstance(c, TrainConfig) else c for c in configs]
     wanted = [place for place in places if place.accelerator != "cpu"]
@@ -545,6 +595,7 @@ def _start_ranks(command: str, folder: Path, processes: int, threads: int | None
 def _sweep(command: Command, argv: Sequence[str], session: Session) -> int:
     SESSION.results, SESSION.complete = [], session.complete
     SESSION.names, SESSION.slots = session.names, session.slots
+    SESSION.trials, SESSION.batch = session.trials, session.batch
     stopped: int | None = None
     try:
         code = _hydra(command, argv)
@@ -553,6 +604,8 @@ def _sweep(command: Command, argv: Sequence[str], session: Session) -> int:
         stopped = code
     if SESSION.results:
         print_table(SESSION.results)
+    if stopped is None:
+        log_summary(SESSION.results)
     return stopped or code or sweep_exit_code(SESSION.results)
 
 
@@ -598,5 +651,6 @@ def _task(command: Command, config: Any) -> float | None:
     raw["output_dir"] = str(runtime.runtime.output_dir)
     checked = validate(SCHEMAS[command], with_paths(raw))
     kept = [str(setting) for setting in runtime.overrides.task]
-    run_one(with_threads(checked), kept)
-    return None
+    if code := run_one(with_threads(checked), kept):
+        raise UserError(f"{raw['output_dir']}: the job has ended with exit code {code}")
+    return monitor_value(Path(raw["output_dir"]))

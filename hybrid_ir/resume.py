@@ -114,7 +114,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
 
 
 def _check_change(name: str, old: Any, new: Any, stored: Mapping[str, Any], typed: set[str]) -> None:
-    if name in MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.")):
+    if name in MAY_CHANGE or name == "benchmark" or name.startswith(("benchmark.", "logger.", "launcher.")):
         return
     change = f"{name}={_shown(new)}"
     if name == "trainer.max_steps":

@@ -557,6 +557,24 @@ def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.torch
+def test_jobs_of_two_processes_in_a_sweep(tmp_path: Path) -> None:
+    """Each job starts its own processes: one trains, the other has more rows than the data has passages."""
+    settings = [s for s in small_data(tmp_path) if "batch_size" not in s]
+    devices = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32"]
+    done = train(tmp_path, "-m", "batch_size=4,128", *settings, *devices, "sweep=two")
+    assert done.returncode == 2, done.stdout + done.stderr
+    folder = tmp_path / "sweeps" / "two"
+    assert [(job["name"], job["state"], job["exit_code"]) for job in read_sweep(folder)] == [
+        ("batch_size=4", "completed", 0),
+        ("batch_size=128", "failed", 2),
+    ]
+    assert yaml.safe_load((folder / "batch_size=4" / "config.yaml").read_text())["trainer"]["devices"] == 2
+    assert (folder / "batch_size=4" / "results.csv").is_file()
+    assert (folder / "batch_size=128" / "job.log").read_text().count("error: ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.torch
 def test_a_fault_found_by_two_processes_is_one_line(tmp_path: Path) -> None:
     settings = [s for s in small_data(tmp_path) if "batch_size" not in s]
     done = train(tmp_path, *settings, "trainer=ddp", "trainer.precision=32", "batch_size=128", "output_dir=out")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hybrid_ir.launching.sweep import Job
 
 SECONDS_BETWEEN_LINES = 60.0
+QUEUED = "queued"
 _STYLES = {"completed": "green", "complete": "green", "running": "cyan", "interrupted": "yellow"}
 
 
@@ -57,6 +58,11 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def queued(self, job: Job, said: str) -> None:
+        """A job waits for its turn in a cluster's queue."""
+        self._rows[job.name] = _Row(job, QUEUED, 0.0, said)
+        self._say(job, QUEUED, said)
 
     def started(self, job: Job, log: Path) -> None:
         """A job has been started."""
@@ -107,16 +113,18 @@ class Display:
         each = sum(self._seconds) / len(self._seconds)
         now = time.monotonic()
         running = [each - (now - row.began) for row in self._rows.values() if row.state == "running"]
-        work = sum(max(0.0, left) for left in running) + each * (self.total - len(self._rows))
+        begun = sum(row.state != QUEUED for row in self._rows.values())
+        work = sum(max(0.0, left) for left in running) + each * (self.total - begun)
         return f"about {duration(work / self.parallel)} left"
 
     def _table(self) -> Table:
-        ended = [row for row in self._rows.values() if row.state != "running"]
+        ended = [row for row in self._rows.values() if row.state not in ("running", QUEUED)]
         title = f"{len(ended)} of {self.total} jobs ended"
         table = Table(title=", ".join(filter(None, [title, self._left()])), title_justify="left")
         for name in ("job", "state", "step", "last value", "left"):
             table.add_column(name, justify="left" if name in ("job", "state") else "right")
         shown = [row for row in self._rows.values() if row.state == "running"]
+        shown += [row for row in self._rows.values() if row.state == QUEUED][: max(3, self.console.height // 3)]
         # what fits on a screen: those that run, and the last that ended
         for row in [*ended[-max(3, self.console.height - len(shown) - 8) :], *shown]:
             state = Text(row.state, style=_STYLES.get(row.state, "red"))

@@ -60,6 +60,9 @@ def start(
 def _prepare_child() -> None:
     # A shell starts background jobs with SIGINT ignored, and a child would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Slurm sends them to all processes of a job before it stops it; the one that it has started answers.
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     if _LIBC is not None:  # a child whose parent is killed saves its state and ends
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any, Literal
 
+from hybrid_ir.config import TrainConfig
+from hybrid_ir.errors import ConfigError
 from hybrid_ir.launching.display import Display
 from hybrid_ir.launching.processes import (
     GRACE_SECONDS,
@@ -29,10 +33,11 @@ from hybrid_ir.launching.processes import (
     send,
     start,
 )
-from hybrid_ir.launching.sweep_folder import read_sweep, record
-from hybrid_ir.run_folder import CONFIG_FILE, SUMMARY_FILE
+from hybrid_ir.launching.sweep_folder import is_complete, read_sweep, record
+from hybrid_ir.run_folder import CONFIG_FILE, SUMMARY_FILE, read_run_config
 
 TRAIN, EVALUATE = "hybrid_ir.train", "hybrid_ir.evaluate"
+SUMMARY = "hybrid_ir.tracking.summary"
 LOG_FILE = "job.log"
 STOP_SECONDS = 30.0
 """How long a job may take to end after its time limit before its process group is killed."""
@@ -69,6 +74,7 @@ class JobResult:
         monitor_value: the value that the job's ``summary.json`` states, or None.
         last_lines: end of the log of a job that did not complete.
         skipped: it was complete before this sweep began.
+        batch_job: number of the batch job that runs it on a cluster.
     """
 
     job: Job
@@ -78,6 +84,7 @@ class JobResult:
     monitor_value: float | None = None
     last_lines: list[str] = field(default_factory=list)
     skipped: bool = False
+    batch_job: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         """What ``sweep.json`` keeps of it."""
@@ -88,6 +95,7 @@ class JobResult:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 1),
             "monitor_value": self.monitor_value,
+            **({} if self.batch_job is None else {"batch_job": self.batch_job}),
         }
 
 
@@ -112,12 +120,16 @@ class Session:
         complete: names of the jobs that need not run.
         names: names of the jobs by their settings, where the sweep has them already.
         slots: environments of the jobs that run side by side, one for each; empty where they need none.
+        trials: how many jobs a sweeper that searches will ask for; None where all jobs are known.
+        batch: a job's configuration, of which all have the devices, where jobs run on a cluster.
     """
 
     results: list[JobResult] = field(default_factory=list)
     complete: set[str] = field(default_factory=set)
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
     slots: list[dict[str, str]] = field(default_factory=list)
+    trials: int | None = None
+    batch: TrainConfig | None = None
 
 
 SESSION = Session()
@@ -149,13 +161,8 @@ def run_jobs(
     Returns:
         A result for each job, in the same order, and the signal that ended the sweep early (None when none did).
     """
-    results = [JobResult(job) for job in jobs]
     display = display or Display(len(jobs))
-    for result in results:
-        if result.job.name in complete:
-            result.state, result.exit_code, result.skipped = "completed", 0, True
-            result.monitor_value = _monitor_value(result.job.folder)
-            display.ended(result.job, "complete", "before")
+    results = begin(jobs, complete, display)
     waiting = [result for result in results if not result.skipped]
     running: list[_Running] = []
     free = list(range(parallel))
@@ -179,10 +186,21 @@ def run_jobs(
                     free.append(one.slot)
                     relay.children = [r.process for r in running]
                     _finish(one, relay.received)
-                    display.ended(one.result.job, one.result.state, _summary(one.result), one.result.seconds)
+                    display.ended(one.result.job, one.result.state, summary(one.result), one.result.seconds)
                     changed(results)
             display.tick()
     return results, relay.received
+
+
+def begin(jobs: Sequence[Job], complete: Collection[str], display: Display) -> list[JobResult]:
+    """A result for each job, those of the complete ones with what they hold."""
+    results = [JobResult(job) for job in jobs]
+    for result in results:
+        if result.job.name in complete:
+            result.state, result.exit_code, result.skipped = "completed", 0, True
+            result.monitor_value = monitor_value(result.job.folder)
+            display.ended(result.job, "complete", "before")
+    return results
 
 
 def _start(result: JobResult, environment: Mapping[str, str], limit: float | None, slot: int) -> _Running:
@@ -216,18 +234,20 @@ def _finish(one: _Running, received: int | None) -> None:
     if result.state != "timed out":
         interrupted = received is not None and result.exit_code != 0
         result.state = "completed" if result.exit_code == 0 else "interrupted" if interrupted else "failed"
-    result.monitor_value = _monitor_value(one.job.folder) if result.state == "completed" else None
+    result.monitor_value = monitor_value(one.job.folder) if result.state == "completed" else None
     if result.state != "completed":
         result.last_lines = last_lines(one.job.folder / LOG_FILE)
 
 
-def _summary(result: JobResult) -> str:
+def summary(result: JobResult) -> str:
+    """Time, monitor and exit code of a job that has ended."""
     monitor = "" if result.monitor_value is None else f", monitor {result.monitor_value:.4f}"
     code = "" if not result.exit_code else f", exit code {result.exit_code}"
     return f"{result.seconds:.0f} s{monitor}{code}"
 
 
-def _monitor_value(folder: Path) -> float | None:
+def monitor_value(folder: Path) -> float | None:
+    """What the ``summary.json`` of a complete run says about its monitor; None without one."""
     try:
         value = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["monitor_value"]
         return float(value) if value is not None and math.isfinite(value) else None
@@ -255,12 +275,12 @@ def swept_keys(settings: Sequence[str], params: Mapping[str, Any], jobs: Sequenc
     from hybrid_ir.composition import parse_settings
 
     given = [*[f"{key}={value}" for key, value in params.items()], *settings]
-    swept = {_bare(str(o.key_or_group)) for o in parse_settings(given) if o.is_sweep_override()}
+    swept = {bare(str(o.key_or_group)) for o in parse_settings(given) if o.is_sweep_override()}
     values: dict[str, set[str]] = {}
     for job in jobs:
         for setting in job:
             key, _, value = setting.partition("=")
-            values.setdefault(_bare(key), set()).add(value)
+            values.setdefault(bare(key), set()).add(value)
     return swept | {key for key, seen in values.items() if len(seen) > 1}
 
 
@@ -275,8 +295,8 @@ def job_names(jobs: Sequence[Sequence[str]], swept: set[str], first: int = 0) ->
         parts = []
         for setting in job:
             key, _, value = setting.partition("=")
-            if _bare(key) in swept:
-                parts.append(f"{_bare(key)}={_clean(value)}")
+            if bare(key) in swept:
+                parts.append(f"{bare(key)}={_clean(value)}")
         name = ",".join(parts) or f"job={number}"
         if len(name.encode()) > 200:
             digest = hashlib.sha256(",".join(job).encode()).hexdigest()[:10]
@@ -285,7 +305,13 @@ def job_names(jobs: Sequence[Sequence[str]], swept: set[str], first: int = 0) ->
     return names
 
 
-def _bare(key: str) -> str:
+def run_settings(settings: Sequence[str]) -> list[str]:
+    """A job's settings without those of the launcher, which say nothing about the run."""
+    return [s for s in settings if bare(s.partition("=")[0]).partition(".")[0] != "launcher"]
+
+
+def bare(key: str) -> str:
+    """A key or group as a name of the configuration, without what Hydra lets it begin with."""
     return key.lstrip("+~").replace("/", ".")
 
 
@@ -296,12 +322,12 @@ def _clean(value: str) -> str:
 # ------------------------------------------------------------------------------------------------- Hydra's launcher
 
 
-def job_command(module: str, overrides: Sequence[str], folder: Path, flags: Sequence[str] = ()) -> list[str]:
-    """The child process of a job: the same command for one run, in its own folder, which goes on if it has begun."""
+def job_arguments(overrides: Sequence[str], folder: Path, begun: bool, flags: Sequence[str] = ()) -> list[str]:
+    """What the command of a job is given: the same as for one run, in its own folder, which goes on if it has begun."""
     from hybrid_ir.composition import quote
 
-    key = "resume" if module == TRAIN and (folder / CONFIG_FILE).is_file() else "output_dir"
-    return [sys.executable, "-m", module, *flags, *overrides, f"{key}={quote(str(folder))}", "hydra.mode=RUN"]
+    key = "resume" if begun else "output_dir"
+    return [*flags, *run_settings(overrides), f"{key}={quote(str(folder))}", "hydra.mode=RUN"]
 
 
 def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_number: int) -> list[Any]:
@@ -331,6 +357,11 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
         SESSION.names.get(tuple(job), name)
         for job, name in zip(jobs_settings, job_names(jobs_settings, swept, initial_number), strict=True)
     ]
+    complete = set(SESSION.complete)
+    if SESSION.trials is not None:  # what a search asks for is not known before: it may have been run already
+        known = {frozenset(run_settings(job["overrides"])): str(job["name"]) for job in read_sweep(sweep_dir)}
+        names = [known.get(frozenset(run_settings(job)), name) for job, name in zip(jobs_settings, names, strict=True)]
+        complete |= {name for name in names if name in known.values() and is_complete(sweep_dir / name)}
     training = "trainer" in config
     sources = config.hydra.runtime.config_sources
     flags = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
@@ -343,7 +374,9 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
     jobs = []
     for offset, (overrides, name) in enumerate(zip(jobs_settings, names, strict=True)):
         folder = sweep_dir / name
-        command = job_command(TRAIN if training else EVALUATE, [*overrides, *common], folder, flags)
+        begun = training and (folder / CONFIG_FILE).is_file()
+        arguments = job_arguments([*overrides, *common], folder, begun, flags)
+        command = [sys.executable, "-m", TRAIN if training else EVALUATE, *arguments]
         jobs.append(Job(initial_number + offset, name, folder, command, overrides))
     launcher = config.get("launcher") or {}
     parallel = int(launcher.get("jobs", 1))
@@ -362,19 +395,30 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
             said = f"warning: {sweep_dir}: the list of jobs is not written ({error.strerror})"
             print(said, file=sys.stderr, flush=True)
 
-    results, received = run_jobs(
-        jobs,
-        parallel=parallel,
-        time_limit=None if minutes is None else 60.0 * float(minutes),
-        environment=extra,
-        slots=SESSION.slots,
-        display=Display(initial_number + len(jobs), parallel),
-        changed=changed,
-        complete=SESSION.complete,
-    )
+    display = Display(max(initial_number + len(jobs), SESSION.trials or 0), parallel)
+    if SESSION.batch is not None:
+        from hybrid_ir.launching.slurm import run_batch_jobs
+
+        results, received = run_batch_jobs(
+            jobs, SESSION.batch, [*common], flags, sweep_dir, display=display, changed=changed, complete=complete
+        )
+    else:
+        results, received = run_jobs(
+            jobs,
+            parallel=parallel,
+            time_limit=None if minutes is None else 60.0 * float(minutes),
+            environment=extra,
+            slots=SESSION.slots,
+            display=display,
+            changed=changed,
+            complete=complete,
+        )
     SESSION.results.extend(results)
     if received is not None:
         raise SystemExit(128 + received)
+    last = SESSION.trials is not None and initial_number + len(jobs) >= SESSION.trials
+    if last and all(result.monitor_value is None for result in SESSION.results):  # the sweeper would look for the best
+        raise SystemExit(sweep_exit_code(SESSION.results) or 1)
     returns = []
     for result in results:
         returned = JobReturn(overrides=list(result.job.overrides), working_dir=str(result.job.folder))
@@ -415,3 +459,31 @@ def print_table(results: Sequence[JobResult]) -> None:
             console.print(Text(f"{result.job.name}: {result.state}; the end of {result.job.folder / LOG_FILE}:"))
             for line in result.last_lines:
                 console.print(Text("    " + line))
+
+
+def log_summary(results: Sequence[JobResult]) -> None:
+    """Makes the summary of a sweep whose jobs log to Weights & Biases there, in a process of its own: whatever happens
+    to it is said on one line, and changes nothing about the sweep."""
+    folder = next((result.job.folder for result in results if result.state == "completed"), None)
+    if folder is None:
+        return
+    command = ["-m", SUMMARY, str(folder.parent)]
+    try:
+        if read_run_config(folder).get("logger", {}).get("name") != "wandb":
+            return
+        with NamedTemporaryFile() as log, SignalRelay() as relay:
+            child = start([sys.executable, *command], child_environment(), log)
+            relay.children = [child]
+            code = exit_code(child.wait())
+            said = "".join(last_lines(Path(log.name), 1)) or f"exit code {code}"
+    except (OSError, ConfigError) as error:
+        code, said = 1, str(error)
+    if code == 0:
+        print(f"summary: {said}", flush=True)
+    else:
+        said = said.removeprefix("error: ")
+        print(
+            f"warning: the sweep has no summary on Weights & Biases ({said}); make it with: "
+            f"{shlex.join(['python', *command])}",
+            file=sys.stderr,
+        )

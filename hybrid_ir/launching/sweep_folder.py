@@ -18,6 +18,8 @@ from hybrid_ir.errors import ConfigError
 from hybrid_ir.run_folder import CONFIG_FILE, SUMMARY_FILE
 
 SWEEP_FILE = "sweep.json"
+BATCH_FOLDER = ".slurm"
+"""Scripts, pickles and logs of a cluster's batch jobs."""
 
 
 def sweep_folder(name: str) -> Path:
