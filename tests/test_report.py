@@ -148,6 +148,103 @@ def test_less_is_better_for_distances_in_ranks(tmp_path: Path) -> None:
     assert answer.headline.startswith(f"Ratio {best.batching} has the lowest multilingual rank distance")
 
 
+def verdict(found: Aggregate, group: Group, setting: str, baseline: str, metric: str = "map") -> str:
+    estimate = found.get(group, "cldr", setting, metric)  # type: ignore[arg-type]
+    assert estimate is not None
+    difference = estimate.differences[baseline]
+    if not difference.shown:
+        return "not told apart from"
+    return "better than" if difference.difference > 0 else "worse than"
+
+
+def test_hybrid_batches_are_set_against_both_ends(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "one")
+    found, _, said = answered(tmp_path / "one")
+    (hybrid,) = (group for group in found.groups if group.ratio == 0.5)
+    sentences = dict(
+        zip(
+            ("monolingual", "cross_lingual", "multilingual"),
+            said["Hybrid against both ends"].split(": ")[1:],
+            strict=True,
+        )
+    )
+    verdicts = set()
+    for setting, sentence in sentences.items():
+        for key, name in found.baselines.items():
+            estimate = found.get(hybrid, "cldr", setting, "map")  # type: ignore[arg-type]
+            assert estimate is not None
+            value = f"{estimate.differences[key].difference:+.4f}".replace("0.", ".", 1)
+            verdicts.add(verdict(found, hybrid, setting, key))
+            assert re.search(rf"{verdict(found, hybrid, setting, key)} [^;]*{name} \({re.escape(value)}\)", sentence)
+    assert "better than" in verdicts
+    write_sweep(tmp_path / "several", ratios=(0.0, 0.25, 0.5, 1.0))
+    found, _, said = answered(tmp_path / "several")
+    for group in found.groups:
+        if group.ratio not in (0.0, 1.0):
+            assert said["Hybrid against both ends"].count(f"ratio {group.batching}") == 3
+    assert "(+" not in said["Hybrid against both ends"]
+    write_sweep(tmp_path / "ends", ratios=(0.0, 1.0))
+    assert "Hybrid against both ends" not in answered(tmp_path / "ends")[2]
+
+
+def test_what_each_family_loses_within_a_language(tmp_path: Path) -> None:
+    write_sweep(tmp_path, spread=0.0)
+    found, _, said = answered(tmp_path)
+    families = found.statistics("cldr", "monolingual", "map", "family")
+    assert [family.name for family in families] == ["Indo-European", "Kra-Dai", "Niger-Congo"]
+    sentences = {
+        text.partition(": ")[0]: text for text in re.split(r"(?<=\.) (?=Ratio)", said["Language families"])[1:]
+    }
+    kinds = set()
+    for group in found.groups:
+        if group.ratio == 1.0:
+            assert f"Ratio {group.batching}" not in sentences
+            continue
+        for family in families:
+            estimate = found.get(group, "cldr", "monolingual", "map", family)
+            assert estimate is not None
+            difference = estimate.differences["x_x_mono"]
+            kind = "no difference shown" if not difference.shown else "better" if difference.difference > 0 else "worse"
+            kinds.add(kind)
+            value = f"{difference.difference:+.4f}".replace("0.", ".", 1)
+            text = sentences[f"Ratio {group.batching}"]
+            assert re.search(rf"{kind} in [^;]*{family.name} \({re.escape(value)}\)", text)
+    assert "worse" in kinds
+    figure = plots.families(found, "cldr")
+    assert figure is not None
+    assert [title for title, _ in figure.panels] == ["ratio 0 (X-Y)", "ratio 0.5"]
+    alone = aggregated(tmp_path, languages={"cldr": ["de", "en"]})
+    assert plots.families(alone, "cldr") is None
+    assert "Language families" not in {statement.lead for statement in answers(alone)[0].statements}
+
+
+def test_other_metrics_that_were_named_are_answered_for(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    found = aggregated(tmp_path, metrics=["map", "recall@10", "precision@10"])
+    assert "Other metrics" not in {statement.lead for statement in answers(found)[0].statements}
+    (answer,) = answers(found, further=["recall@10", "precision@10"])
+    said = {statement.lead: statement.text for statement in answer.statements}["Other metrics"]
+    for metric, sentence in zip(("recall@10", "precision@10"), re.split(r"(?<=\.) (?=[A-Z])", said), strict=True):
+        assert sentence.startswith(f"The highest {metric}: ")
+        for setting, lead in (("monolingual", "within a language"), ("cross_lingual", "across languages")):
+            estimates = [found.get(group, "cldr", setting, metric) for group in found.groups]  # type: ignore[arg-type]
+            best = max((e for e in estimates if e is not None), key=lambda e: e.value)
+            assert f"{lead} {found.sweep.said(best.group)}, {written(best.value)} [" in sentence
+
+
+def test_languages_that_were_not_trained_on_are_named(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    assert "Zero-shot" not in answered(tmp_path)[2]
+    for path in tmp_path.glob("*/exposure.csv"):
+        rows = path.read_text().splitlines()
+        path.write_text("\n".join(row for row in rows if not row.startswith(("sw,", "th,"))) + "\n")
+    assert answered(tmp_path)[2]["Zero-shot"].startswith("Not trained on here: sw, th; ")
+    for path in tmp_path.glob("*/exposure.csv"):
+        rows = path.read_text().splitlines()
+        path.write_text(rows[0] + "\n" + "fr," + rows[1].partition(",")[2] + "\n")
+    assert answered(tmp_path)[2]["Zero-shot"] == "Not trained on here: de, en, sw, th, all that are evaluated."
+
+
 # ------------------------------------------------------------------------------------------------------------- page
 
 
@@ -226,8 +323,8 @@ def test_figures_are_files_too(report: Path) -> None:
     assert stems == {
         f"{name}.cldr"
         for name in (
-            "curves", "differences", "tiers", "front", "languages", "pairs", "pairs_less_x_x_mono", "pairs_less_x_y",
-            "bias",
+            "curves", "differences", "tiers", "families", "front", "languages", "pairs", "pairs_less_x_x_mono",
+            "pairs_less_x_y", "bias",
         )
     }  # fmt: skip
     for path in figures.glob("*.png"):

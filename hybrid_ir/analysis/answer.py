@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from hybrid_ir.analysis import significance
-from hybrid_ir.analysis.aggregation import Aggregate, Difference, Estimate, Statistic
+from hybrid_ir.analysis.aggregation import Aggregate, Difference, Estimate, Exposure, Statistic, exposure
 from hybrid_ir.analysis.comparison import HIERARCHICAL_SEEDS
 from hybrid_ir.analysis.sweep_tables import primary
 from hybrid_ir.analysis.sweeps import Group
@@ -28,6 +28,7 @@ _ADJECTIVES: dict[Setting, str] = {
     "multilingual": "multilingual",
 }
 MONO = "x_x_mono"
+_VERDICTS = ("worse than", "not told apart from", "better than")
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,38 @@ class Answer:
     statements: list[Statement]
 
 
-def answers(found: Aggregate, benchmarks: Sequence[str] | None = None, tolerance: float = 0.01) -> list[Answer]:
+def answers(
+    found: Aggregate,
+    benchmarks: Sequence[str] | None = None,
+    tolerance: float = 0.01,
+    further: Sequence[str] = (),
+) -> list[Answer]:
     """An answer for each benchmark and each value of what was varied beside the batching.
 
     Args:
         found: the aggregate.
         benchmarks: names; None takes all.
         tolerance: how much of the primary metric may be lost within a language.
+        further: metrics beside the primary one that are spoken of too.
     """
     result = []
+    shown = exposure(found)
     for benchmark in benchmarks or found.benchmarks:
         for groups in found.variants().values():
             name = groups[0].variant_name if found.sweep.dial else ""
             title = benchmark + (f", {name}" if name else "")
-            result.append(Answer(title, *_answer(found, benchmark, groups, tolerance)))
+            result.append(Answer(title, *_answer(found, benchmark, groups, tolerance, further, shown)))
     return result
 
 
-def _answer(found: Aggregate, benchmark: str, groups: Sequence[Group], tolerance: float) -> tuple[str, list[Statement]]:
+def _answer(
+    found: Aggregate,
+    benchmark: str,
+    groups: Sequence[Group],
+    tolerance: float,
+    further: Sequence[str],
+    shown: Sequence[Exposure],
+) -> tuple[str, list[Statement]]:
     metric = primary(found, benchmark)
     settings = found.settings(benchmark, metric)
     statements = []
@@ -77,9 +92,14 @@ def _answer(found: Aggregate, benchmark: str, groups: Sequence[Group], tolerance
         headline = _plain_headline(found, benchmark, groups)
     if mix is not None:
         statements.append(_by_language(found, benchmark, mix))
-    low_resource = _low_resource(found, benchmark, groups)
-    if low_resource is not None:
-        statements.append(low_resource)
+    possible = (
+        _both_ends(found, benchmark, groups),
+        _low_resource(found, benchmark, groups),
+        _families(found, benchmark, groups),
+        _further(found, benchmark, groups, further),
+        _zero_shot(found, benchmark, groups, shown),
+    )
+    statements += [statement for statement in possible if statement is not None]
     statements.append(_seeds(found, benchmark, groups))
     if min(len(found.groups[group]) for group in groups) == 1:
         headline += " With one seed, this settles nothing."
@@ -264,6 +284,103 @@ def _low_resource(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> 
     return Statement("Low-resource languages", f"{', '.join(codes)}. {' '.join(sentences)}")
 
 
+def _both_ends(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Statement | None:
+    """Hybrid batches against both objectives alone; None where the sweep lacks either, or has no ratio between."""
+    metric = primary(found, benchmark)
+    between = [group for group in groups if group.ratio not in (None, 0.0, 1.0)]
+    ends = [found.baseline(key, between[0]) for key in found.baselines] if between else []
+    if len(ends) < 2 or None in ends:
+        return None
+    sentences = []
+    for setting in found.settings(benchmark, metric):
+        of_verdict: dict[str, list[str]] = {}
+        for group in between:
+            estimate = found.get(group, benchmark, setting, metric)
+            if estimate is not None:
+                said = _verdicts(found, estimate, numbers=len(between) == 1)
+                of_verdict.setdefault(said, []).append(found.sweep.said(group))
+        said = "; ".join(f"{', '.join(names)} {verdict}" for verdict, names in of_verdict.items())
+        sentences.append(f"{_LEADS[setting]}: {said}.")
+    return Statement("Hybrid against both ends", f"By {metric_name(metric)}. {' '.join(sentences)}")
+
+
+def _verdicts(found: Aggregate, estimate: Estimate, numbers: bool = True) -> str:
+    """``better than X-X-mono (+.0310) and not told apart from X-Y (-.0020)``; empty for a baseline."""
+    of_verdict: dict[str, list[str]] = {}
+    for key, name in found.baselines.items():
+        difference = estimate.differences.get(key)
+        if difference is not None:
+            sign = np.sign(difference.difference) * _sign(estimate.metric) if difference.shown else 0
+            value = f" ({signed(difference.difference, estimate.metric)})" if numbers else ""
+            of_verdict.setdefault(_VERDICTS[int(sign) + 1], []).append(f"{name}{value}")
+    return " and ".join(f"{verdict} {' and '.join(names)}" for verdict, names in of_verdict.items())
+
+
+def _families(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Statement | None:
+    """What each batching loses within a language against X-X-mono, by family; None with one family, or nothing to
+    compare with."""
+    metric = primary(found, benchmark)
+    families = found.statistics(benchmark, "monolingual", metric, "family")
+    if len(families) < 2 or MONO not in found.baselines:
+        return None
+    sentences = []
+    for group in groups:
+        differences = {}
+        for family in families:
+            estimate = found.get(group, benchmark, "monolingual", metric, family)
+            if estimate is not None and MONO in estimate.differences:
+                differences[family.name] = estimate.differences[MONO]
+        kinds: dict[str, list[str]] = {"worse in": [], "better in": [], "no difference shown in": []}
+        for name, difference in sorted(differences.items(), key=lambda item: _sign(metric) * item[1].difference):
+            better = difference.difference * _sign(metric) > 0
+            kind = "no difference shown in" if not difference.shown else "better in" if better else "worse in"
+            kinds[kind].append(f"{name} ({signed(difference.difference, metric)})")
+        said = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
+        if said:
+            sentences.append(f"{_capital(found.sweep.said(group))}: {'; '.join(said)}.")
+    if not sentences:
+        return None
+    text = f"Within a language, {metric_name(metric)} less that of X-X-mono. {' '.join(sentences)}"
+    return Statement("Language families", text)
+
+
+def _further(found: Aggregate, benchmark: str, groups: Sequence[Group], further: Sequence[str]) -> Statement | None:
+    """The best batching by other metrics than the primary one; None where there are none."""
+    sentences = []
+    for metric in further:
+        said = []
+        for setting in found.settings(benchmark, metric):
+            best = _best(found, benchmark, groups, setting, metric=metric)
+            verdicts = _verdicts(found, best)
+            said.append(
+                f"{_LEADS[setting].lower()} {found.sweep.said(best.group)}, {number(best.value, metric)} "
+                f"{interval_text(best.low, best.high, metric)}" + (f", {verdicts}" if verdicts else "")
+            )
+        if said and metric != primary(found, benchmark):
+            sentences.append(f"The {_most(metric)} {metric_name(metric)}: {'; '.join(said)}.")
+    return Statement("Other metrics", " ".join(sentences)) if sentences else None
+
+
+def _zero_shot(
+    found: Aggregate, benchmark: str, groups: Sequence[Group], shown: Sequence[Exposure]
+) -> Statement | None:
+    """Languages that are evaluated and were not trained on; None where all were, or it is not known."""
+    metric = primary(found, benchmark)
+    trained = {row.language for row in shown if row.group in groups and row.values["query_rows"] > 0}
+    evaluated = sorted(
+        {
+            statistic.name
+            for setting in found.settings(benchmark, metric)
+            for statistic in found.statistics(benchmark, setting, metric, "language")
+        }
+    )
+    unseen = [code for code in evaluated if code not in trained]
+    if not trained or not unseen:
+        return None
+    which = ", all that are evaluated" if unseen == evaluated else "; the others that are evaluated were"
+    return Statement("Zero-shot", f"Not trained on here: {', '.join(unseen)}{which}.")
+
+
 def _plain_headline(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> str:
     metric = primary(found, benchmark)
     settings = found.settings(benchmark, metric)
@@ -316,9 +433,14 @@ def _seeds(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Stateme
 
 
 def _best(
-    found: Aggregate, benchmark: str, groups: Sequence[Group], setting: Setting, statistic: Statistic | None = None
+    found: Aggregate,
+    benchmark: str,
+    groups: Sequence[Group],
+    setting: Setting,
+    statistic: Statistic | None = None,
+    metric: str | None = None,
 ) -> Estimate:
-    metric = primary(found, benchmark)
+    metric = metric or primary(found, benchmark)
     there = [e for group in groups if (e := found.get(group, benchmark, setting, metric, statistic)) is not None]
     return max(there, key=lambda e: _sign(metric) * e.value)
 

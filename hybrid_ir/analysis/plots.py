@@ -18,7 +18,15 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hybrid_ir.analysis.aggregation import Aggregate, Bias, Difference, Estimate, Scope, Statistic
+from hybrid_ir.analysis.aggregation import (
+    Aggregate,
+    Bias,
+    Difference,
+    Estimate,
+    Scope,
+    Statistic,
+    language_bias,
+)
 from hybrid_ir.analysis.sweep_tables import group_title, primary
 from hybrid_ir.analysis.sweeps import Group, short
 from hybrid_ir.analysis.tables import SETTING_NAMES, metric_name
@@ -258,6 +266,21 @@ def intervals_explained(found: Aggregate) -> str:
     return "95 % intervals over question ids, and over seeds where a setting has 5 or more"
 
 
+def of_benchmark(found: Aggregate, benchmark: str) -> list[Plot]:
+    """All figures that there are of a benchmark."""
+    possible = [
+        curves(found, benchmark),
+        differences(found, benchmark),
+        tiers(found, benchmark),
+        families(found, benchmark),
+        front(found, benchmark),
+        languages(found, benchmark),
+        *pair_maps(found, benchmark),
+        bias(found, benchmark, language_bias(found)),
+    ]
+    return [plot for plot in possible if plot is not None]
+
+
 def curves(found: Aggregate, benchmark: str) -> Plot:
     """Macro means against the ratio, a panel for each setting."""
     metric, across = primary(found, benchmark), Across.of(found)
@@ -364,6 +387,52 @@ def tiers(found: Aggregate, benchmark: str) -> Plot | None:
         f"from there on. {_marks(across)}: {intervals_explained(found)}.",
         panels,
         legend=[Key(name, *_TIERS[name]) for name in names],
+    )
+
+
+def families(found: Aggregate, benchmark: str) -> Plot | None:
+    """Monolingual means of each language family less those of X-X-mono, a panel for each other batching; None with one
+    family, or without X-X-mono."""
+    metric = primary(found, benchmark)
+    statistics = found.statistics(benchmark, "monolingual", metric, "family")
+    if len(statistics) < 2 or "x_x_mono" not in found.baselines:
+        return None
+    compared: dict[Group, list[tuple[str, Difference]]] = {}
+    for group in found.groups:
+        of_families = ((s.name, found.get(group, benchmark, "monolingual", metric, s)) for s in statistics)
+        rows = [(name, e.differences["x_x_mono"]) for name, e in of_families if e and "x_x_mono" in e.differences]
+        if rows:
+            compared[group] = rows
+    if not compared:
+        return None
+    every = [100 * end for rows in compared.values() for _, d in rows for end in (d.low, d.high)]
+    low, high = min(0.0, *every), max(0.0, *every)
+    margin = 0.06 * (high - low) or 1.0
+
+    def panel(rows: Sequence[tuple[str, Difference]]) -> Draw:
+        def draw(axes: Axes) -> None:
+            for place, (_, d) in enumerate(rows):
+                colour = MUTED if not d.shown else BLUE if d.difference > 0 else RED
+                errors = np.maximum([[100 * (d.difference - d.low)], [100 * (d.high - d.difference)]], 0)
+                axes.errorbar(
+                    100 * d.difference, place, xerr=errors, color=colour, marker="o" if d.shown else ".", capsize=3
+                )
+            axes.axvline(0, color=MUTED, linewidth=0.9)
+            axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.set_xlim(low - margin, high + margin)
+            axes.set_xlabel("points less X-X-mono")
+
+        return draw
+
+    return Plot(
+        f"families.{benchmark}",
+        f"{benchmark}: monolingual {metric_name(metric)} less that of X-X-mono, by language family",
+        f"Differences in points (hundredths of {metric_name(metric)}); a family's mean weighs its languages alike. "
+        f"Bars: {intervals_explained(found)}. Red: worse, blue: better, shown with a correction (Holm) over the "
+        "families of a panel; grey: no difference shown. The panels have one scale.",
+        [(found.sweep.said(group), panel(rows)) for group, rows in compared.items()],
+        size=(3.5, 0.24 * len(statistics) + 1.1),
     )
 
 
