@@ -36,7 +36,9 @@ from synthetic_sweeps import write_sweep
 
 from hybrid_ir.analysis.compare import _parser as compare_parser
 from hybrid_ir.cli import check_sweep, parse_arguments, prepare, run_command
-from hybrid_ir.composition import Command, composer, parse_settings, quote_path, swept_values
+from hybrid_ir.composition import Command, composer, conf_dir, parse_settings, quote_path, swept_values
+from hybrid_ir.data.sources.mmarco import MmarcoSource
+from hybrid_ir.launching.sweep import run_settings
 
 pytestmark = pytest.mark.slow
 
@@ -324,14 +326,32 @@ def write_texts(path: Path, key: str) -> None:
         write_lines(path, [{"document_id": "en-0000-000", "texts": ["one?", "eins?"], "language": "en"}])
 
 
+def data_option(arguments: Sequence[str]) -> str:
+    """The option of ``data`` that a command, or the experiment that it names, chooses; empty where neither does."""
+    chosen = {key: value for key, _, value in (setting.partition("=") for setting in arguments)}
+    if "data" in chosen or "experiment" not in chosen:
+        return chosen.get("data", "")
+    text = (conf_dir() / "experiment" / f"{chosen['experiment']}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"override /data: (\w+)", text)
+    return found[1] if found else ""
+
+
 def make_named_files(arguments: Sequence[str], place: Place) -> None:
     """Makes what the settings of a command name: data files, benchmark folders, models, runs."""
-    data = next((setting.removeprefix("data=") for setting in arguments if setting.startswith("data=")), "")
+    data = data_option(arguments)
     for setting in arguments:
         key, _, value = setting.partition("=")
         path = place.folder / value
         benchmark, _, last = key.removeprefix("benchmark.").partition(".")
-        if key == "data.path" and data in published_layouts.WRITERS:
+        part = re.fullmatch(r"data\.parts\.(\w+)\.path", key)
+        if part:
+            option = next(
+                (s.partition("=")[2] for s in arguments if s.startswith(f"data.parts.{part[1]}.source=")), part[1]
+            )
+            make_named_files([f"data={option}", f"data.path={value}"], place)
+        if key == "data.path" and data == "mmarco":
+            published_layouts.write_mmarco(path, MmarcoSource.languages_by_name)
+        elif key == "data.path" and data in published_layouts.WRITERS:
             published_layouts.WRITERS[data](path.parent if "*" in path.name else path)
         elif key == "data.path":
             parsed = parse_settings([quote_path(setting)])[0].value()
@@ -413,6 +433,8 @@ def small_settings(raw: dict[str, Any], place: Place) -> dict[str, str]:
         assert benchmark in BENCHMARK_FOLDERS, (
             f"benchmark={benchmark}: tests/test_readme.py cannot limit it; teach it to it"
         )
+        if benchmark == "miracl" and section.get("languages"):
+            small["benchmark.miracl.languages"] = "[sw]"
         if section.get("path") is None:  # of the hub
             BENCHMARK_FOLDERS[benchmark](place.folder / benchmark)
             small[f"benchmark.{benchmark}.path"] = benchmark
@@ -466,11 +488,14 @@ def run_command_line(command: Command, arguments: list[str], place: Place) -> No
     flags, settings, jobs, raw = validated(command, arguments)
     if "mteb" in (raw.get("benchmark") or {}):
         return  # its tasks are on the hub; tests/test_mteb.py runs one that is not
+    if raw.get("dry_run") and raw["launcher"]["kind"] == "slurm":
+        assert "#SBATCH --nodes=" in place.run(f"hybrid_ir.{command}", [*flags, *settings])
+        return
     few = settings
     if jobs and place.sweeps:
         few = fewer_jobs(settings)
     elif jobs:
-        flags, few = [], jobs[0]
+        flags, few = [], run_settings(jobs[0])
     resumed = [setting.partition("=")[2] for setting in settings if setting.startswith("resume=")]
     small = {"trainer.max_steps": "2"} if resumed else small_settings(raw, place)
     before = set(place.folder.rglob("summary.json"))
@@ -567,6 +592,27 @@ def run_report(arguments: list[str], place: Place) -> None:
     assert (place.folder / arguments[0] / "report.html").is_file()
 
 
+def run_summary(arguments: list[str], place: Place) -> None:
+    """Kept for a server; tests/test_wandb_sweeps.py has one that takes it."""
+    write_sweep(place.folder / arguments[0], ratios=(0.0, 1.0), seeds=(1,))
+    given = [*arguments, "--mode", "offline", "--permutations", "100", "--resamples", "100"]
+    printed = replace(place, processes=True).run("hybrid_ir.tracking.summary", given)
+    assert f"wandb sync {arguments[0]}/wandb" in printed
+
+
+def run_workspace(arguments: list[str], place: Place) -> None:
+    """The view that it would save; tests/test_wandb_sweeps.py has a server that takes it."""
+    given = arguments if "--json" in arguments else [*arguments, "--json", "view.json"]
+    place.run("hybrid_ir.tracking.workspace", given)
+    assert (place.folder / given[given.index("--json") + 1]).is_file()
+
+
+def run_paper(arguments: list[str], place: Place) -> None:
+    write_sweep(place.folder / arguments[0], seeds=(1, 2))
+    place.run("hybrid_ir.analysis.paper", [*arguments, "--permutations", "100", "--resamples", "100"])
+    assert (place.folder / arguments[0] / "tables" / "paper.csv").is_file()
+
+
 def run_push(arguments: list[str], place: Place) -> None:
     """What it would upload; tests/test_push.py has a server that takes it."""
     shutil.copytree(place.trained, place.folder / arguments[0])
@@ -590,8 +636,11 @@ RUNNERS: dict[str, Callable[[list[str], Place], None]] = {
     "hybrid_ir.analysis.compare": run_compare,
     "hybrid_ir.analysis.aggregate": run_aggregate,
     "hybrid_ir.analysis.report": run_report,
+    "hybrid_ir.analysis.paper": run_paper,
     "hybrid_ir.evaluation.score": run_score,
     "hybrid_ir.modeling.push": run_push,
+    "hybrid_ir.tracking.summary": run_summary,
+    "hybrid_ir.tracking.workspace": run_workspace,
 }
 
 

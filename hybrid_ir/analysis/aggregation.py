@@ -7,7 +7,7 @@ and tests are those of ``significance.py``, over question ids with all their lan
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -38,6 +38,8 @@ METRICS = ("map", "ndcg@10", "recall@10", "recall@100", "rank_distance")
 BIAS_METRICS = ("own_language_share", "mrc")
 """Metrics of language bias, whose names end in a depth (``mrc@10``)."""
 EXPOSURE_FILE = "exposure.csv"
+VALIDATION = "validation"
+"""Benchmark of held-out training items, which is reported where it is the only one."""
 OTHERS = "others"
 """``corpus_language`` of a mean over the corpora in other languages than the query's."""
 
@@ -164,6 +166,11 @@ class Aggregate:
         """Metrics that a benchmark has, the primary one first."""
         return [metric for metric in self.metrics if self.settings(benchmark, metric)]
 
+    @property
+    def reported(self) -> list[str]:
+        """Benchmarks that have a place on the page."""
+        return [name for name in self.benchmarks if name != VALIDATION] or list(self.benchmarks)
+
     def variants(self) -> dict[tuple[tuple[str, Value], ...], list[Group]]:
         """Groups by what else than the batching was varied; one entry where nothing was."""
         found: dict[tuple[tuple[str, Value], ...], list[Group]] = {}
@@ -186,6 +193,7 @@ def aggregate(
     permutations: int = 10_000,
     resamples: int = 10_000,
     seed: int = 0,
+    languages: Mapping[str, Collection[str]] | None = None,
 ) -> Aggregate:
     """Means over seeds of each group of jobs, with intervals and differences to both baselines.
 
@@ -199,6 +207,7 @@ def aggregate(
         permutations: of the tests.
         resamples: of the intervals.
         seed: of permutations and resamples.
+        languages: those that count on a benchmark, by its name; None, or a benchmark that is not there, takes all.
 
     Raises:
         DataError: a run lacks a metric or benchmark that was asked for, or the runs' queries differ.
@@ -220,6 +229,9 @@ def aggregate(
             there = {folder: run[metric][benchmark] for folder, run in runs.items() if benchmark in run.get(metric, {})}
             if len(there) < len(runs):  # e.g. no rank distance where a pool is not ranked whole
                 continue
+            if languages is not None and benchmark in languages:
+                _note_languages(found, there[folders[0]], languages[benchmark])
+                there = {folder: run.of_languages(languages[benchmark]) for folder, run in there.items()}
             first = there[folders[0]]
             for run in there.values():
                 check_same_queries(first, run)
@@ -287,6 +299,13 @@ def _note_what_is_left_out(
                         f"{_listed(ours)}; {_listed(theirs)}), mean over all of its own"
                     )
     found.notes[:] = dict.fromkeys(found.notes)
+
+
+def _note_languages(found: Aggregate, run: QueryValues, codes: Collection[str]) -> None:
+    others = sorted({cell.query_language for cell in run.cells} - set(codes))
+    note = f"{run.benchmark}: {_listed(others)} left out of all means"
+    if others and note not in found.notes:
+        found.notes.append(note)
 
 
 def _seeds(found: Aggregate, group: Group) -> list[Value]:

@@ -16,9 +16,20 @@ from markupsafe import Markup, escape
 
 from hybrid_ir.analysis import plots
 from hybrid_ir.analysis.aggregate import print_aggregate, read_and_aggregate
-from hybrid_ir.analysis.aggregation import Aggregate, exposure, language_bias
+from hybrid_ir.analysis.aggregation import Aggregate, exposure
 from hybrid_ir.analysis.answer import Answer, answers
 from hybrid_ir.analysis.arguments import Parser, output_folder
+from hybrid_ir.analysis.paper import LEGEND as PAPER_LEGEND
+from hybrid_ir.analysis.paper import beside_grids, orders_grid, write_paper_tables
+from hybrid_ir.analysis.reproduction import (
+    Finding,
+    Reproduction,
+    aggregate_for_paper,
+    batchings_in,
+    findings,
+    orders_in_words,
+    reproduce,
+)
 from hybrid_ir.analysis.sweep_tables import (
     MARKS,
     SETTINGS_EXPLAINED,
@@ -40,8 +51,6 @@ from hybrid_ir.errors import ConfigError
 from hybrid_ir.schema_keys import flatten
 
 REPORT_FILE = "report.html"
-VALIDATION = "validation"
-"""Benchmark of held-out training items, which has a place on the page where it is the only one."""
 
 _DESCRIPTION = """One page that answers how much monolingual and how much cross-lingual batch a retriever needs.
 
@@ -72,7 +81,13 @@ class _Part:
 
 
 def write_report(
-    found: Aggregate, folder: Path, tolerance: float = 0.01, resamples: int = 10_000, permutations: int = 10_000
+    found: Aggregate,
+    folder: Path,
+    tolerance: float = 0.01,
+    resamples: int = 10_000,
+    permutations: int = 10_000,
+    further: Sequence[str] = (),
+    seed: int = 0,
 ) -> list[Answer]:
     """Writes ``report.html``, ``tables/`` and ``figures/`` into a folder (made if absent), each file atomically.
 
@@ -82,13 +97,16 @@ def write_report(
         tolerance: how much of the primary metric the best mix may lose within a language.
         resamples: of the intervals, as stated on the page.
         permutations: of the tests, as stated on the page.
+        further: metrics beside the primary one that the answers speak of too.
+        seed: of permutations and resamples of the paper's metrics, which the aggregate may not have.
 
     Returns:
         The answers that are on the page.
     """
-    benchmarks = [name for name in found.benchmarks if name != VALIDATION] or list(found.benchmarks)
-    said = answers(found, benchmarks, tolerance)
+    benchmarks = found.reported
+    said = answers(found, benchmarks, tolerance, further)
     parts = [_part(found, benchmark) for benchmark in benchmarks]
+    of_paper, reproductions = _reproductions(found, permutations, resamples, seed)
     shown = exposure(found)
     groups = len(found.groups)
     complete = sum(len(jobs) for jobs in found.groups.values())
@@ -107,6 +125,8 @@ def write_report(
             incomplete=found.sweep.incomplete(),
             notes=found.notes,
             parts=parts,
+            paper=[_BesidePaper.of(reproduction) for reproduction in reproductions],
+            paper_legend=PAPER_LEGEND,
             marks=MARKS,
             settings=SETTINGS_EXPLAINED,
             exposure=exposure_grid(found, shown) if shown else None,
@@ -124,31 +144,69 @@ def write_report(
         for plot in part.plots:
             plot.save(folder / "figures")
     write_tables(found, folder / "tables")
+    if reproductions:
+        write_paper_tables(of_paper, reproductions, folder / "tables")
     write_atomic(folder / REPORT_FILE, page)
     return said
 
 
 def _part(found: Aggregate, benchmark: str) -> _Part:
     settings = found.settings(benchmark, primary(found, benchmark))
-    possible = [
-        plots.curves(found, benchmark),
-        plots.differences(found, benchmark),
-        plots.tiers(found, benchmark),
-        plots.front(found, benchmark),
-        plots.languages(found, benchmark),
-        *plots.pair_maps(found, benchmark),
-        plots.bias(found, benchmark, language_bias(found)),
-    ]
     return _Part(
         benchmark,
         macro_grid(found, benchmark),
-        [plot for plot in possible if plot is not None],
+        plots.of_benchmark(found, benchmark),
         [
             *(group_grid(found, benchmark, setting) for setting in settings),
             *(language_grid(found, benchmark, setting) for setting in settings),
             metrics_grid(found, benchmark),
         ],
     )
+
+
+@dataclass(frozen=True)
+class _PaperBenchmark:
+    """One benchmark beside the paper."""
+
+    name: str
+    findings: list[Finding]
+    counted: str
+    orders: Grid
+    tables: list[Grid]
+
+
+@dataclass(frozen=True)
+class _BesidePaper:
+    """What a sweep has of the paper's tables, on the page."""
+
+    title: str
+    benchmarks: list[_PaperBenchmark]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, reproduction: Reproduction) -> _BesidePaper:
+        """With all tables."""
+        benchmarks = [
+            _PaperBenchmark(
+                name,
+                findings(reproduction, name),
+                orders_in_words(reproduction, name),
+                orders_grid(reproduction, name),
+                beside_grids(reproduction, name),
+            )
+            for name in reproduction.benchmarks
+        ]
+        return cls(reproduction.title, benchmarks, reproduction.notes)
+
+
+def _reproductions(
+    found: Aggregate, permutations: int, resamples: int, seed: int
+) -> tuple[Aggregate, list[Reproduction]]:
+    """The sweep beside the paper; nothing where it has not two of the paper's batchings."""
+    if not any(len(groups) > 1 for _, groups in batchings_in(found)):
+        return found, []
+    of_paper = aggregate_for_paper(found.sweep, permutations, resamples, seed, found)
+    return of_paper, reproduce(of_paper)
 
 
 def _title(found: Aggregate) -> str:
@@ -244,7 +302,10 @@ def _run(arguments: list[str]) -> int:
         raise ConfigError(f"--tolerance {options.tolerance:g}: give a share of the metric, from 0 to 1")
     folder = output_folder(options.output, options.sweeps)
     found = read_and_aggregate(options)
-    said = write_report(found, folder, options.tolerance, options.resamples, options.permutations)
+    further = (options.metric or [])[1:]
+    said = write_report(
+        found, folder, options.tolerance, options.resamples, options.permutations, further, options.seed
+    )
     print_aggregate(found)
     for answer in said:
         print(f"{answer.title}: {answer.headline}")

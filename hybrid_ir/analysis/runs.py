@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -48,6 +48,12 @@ class QueryValues:
     def in_setting(self, setting: Setting) -> np.ndarray:
         """The values of one setting's cells. [questions, its cells]."""
         return self.values[:, [i for i, cell in enumerate(self.cells) if cell.setting == setting]]
+
+    def of_languages(self, codes: Collection[str]) -> QueryValues:
+        """The cells whose query language is among these, and whose corpus is all documents or in one of these."""
+        known = {*codes, "all"}
+        kept = [i for i, cell in enumerate(self.cells) if {cell.query_language, cell.corpus_language} <= known]
+        return replace(self, cells=tuple(self.cells[i] for i in kept), values=self.values[:, kept])
 
     def weights(self, setting: Setting) -> tuple[list[str], np.ndarray]:
         """The statistics of a setting: the mean over all cells, and the mean over each query language's.

@@ -6,13 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hybrid_ir.analysis.aggregation import Aggregate, Difference, Estimate, Exposure, exposure, language_bias
+from hybrid_ir.analysis.aggregation import Aggregate, Bias, Difference, Estimate, Exposure, exposure, language_bias
 from hybrid_ir.analysis.sweeps import Group, Job
 from hybrid_ir.analysis.tables import (
     SETTING_NAMES,
@@ -63,18 +64,10 @@ def write_tables(found: Aggregate, folder: Path) -> list[Path]:
     write("aggregate.csv", _csv(estimates))
     shown = exposure(found)
     if shown:
-        write(
-            "exposure.csv",
-            _csv([{**_group_columns(found, e.group), "language": e.language, **e.values} for e in shown]),
-        )
+        write("exposure.csv", _csv([exposure_record(found, row) for row in shown]))
     bias = language_bias(found)
     if bias:
-        write("language_bias.csv", _csv([
-            {**_group_columns(found, row.group), "benchmark": row.benchmark, "measure": row.measure,
-             "query_language": row.query_language, "document_language": row.document_language, "value": row.value,
-             "seed_deviation": row.seed_deviation, "seeds": row.seeds}
-            for row in bias
-        ]))  # fmt: skip
+        write("language_bias.csv", _csv([bias_record(found, row) for row in bias]))
     grids = [*report_grids(found), *([exposure_grid(found, shown)] if shown else []), jobs_grid(found)]
     write(
         "tables.tex",
@@ -133,6 +126,17 @@ def estimate_record(found: Aggregate, estimate: Estimate) -> dict[str, Any]:
             value = None if difference is None else getattr(difference, name)
             record[f"{key}_{name}"] = _or_none(value)
     return record
+
+
+def exposure_record(found: Aggregate, row: Exposure) -> dict[str, Any]:
+    """A line of ``exposure.csv``."""
+    return {**_group_columns(found, row.group), "language": row.language, **row.values}
+
+
+def bias_record(found: Aggregate, row: Bias) -> dict[str, Any]:
+    """A line of ``language_bias.csv``."""
+    measured = {f.name: _or_none(getattr(row, f.name)) for f in fields(Bias) if f.name != "group"}
+    return {**_group_columns(found, row.group), **measured}
 
 
 def _group_columns(found: Aggregate, group: Group) -> dict[str, Any]:
