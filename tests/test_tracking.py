@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 from small_runs import LANGUAGES, small_run, write_corpus
-from wandb.proto import wandb_internal_pb2 as records_of
+from wandb_files import SECRET, environment, parts, records, wandb_table
 from wandb_server import WandbServer
 
 from hybrid_ir.cli import run_command
@@ -34,9 +33,6 @@ from hybrid_ir.evaluation.figures import pair_figure
 from hybrid_ir.evaluation.results import BIAS_COLUMNS, Results, logged_metric, read_bias
 from hybrid_ir.tracking.tables import Table, pair_table
 from hybrid_ir.tracking.wandb_run import MAX_NAME, MAX_TAG, STEP, run_name, run_tags
-
-SECRET = "0123456789abcdef0123456789abcdef01234567"
-"""What an API key looks like."""
 
 Row = tuple[int, str, float]
 """Step, name, value."""
@@ -53,12 +49,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path, out: Path, *more: str) -> list[str]:
     steps = ["trainer.max_steps=8", "trainer.val_check_interval=4", "trainer.log_every_n_steps=1"]
     return [*small_run(data, out), *steps, "checkpoint.every_n_steps=4", *more]
-
-
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """The tests' environment with a user who has an API key, and no settings of Weights & Biases but those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    return {**kept, "HOME": str(home), "WANDB_API_KEY": SECRET, **more}
 
 
 def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
@@ -92,32 +82,6 @@ def last_step(run: Path) -> int:
         return max((step for step, _, _ in csv_rows(run)), default=0)
     except (FileNotFoundError, TypeError, ValueError):  # a line that is being written
         return 0
-
-
-def parts(run: Path) -> list[Path]:
-    """Folders in which a run is kept, where ``wandb sync`` looks."""
-    return sorted(path for path in (run / "wandb").glob("*run-*") if not path.is_symlink())
-
-
-def records(part: Path, kind: str) -> list[Any]:
-    """Records of one kind of a run's ``.wandb`` file: a log in LevelDB's format of protobuf messages."""
-    (path,) = part.glob("*.wandb")
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    found, pieces, position, block = [], [], 7, 32768
-    while position + 7 <= len(content):
-        _, length, piece = struct.unpack("<IHB", content[position : position + 7])
-        if block - position % block < 7 or piece == 0:  # what is left of a block is padding
-            position += block - position % block
-            continue
-        pieces.append(content[position + 7 : position + 7 + length])
-        position += 7 + length
-        if piece in (1, 4):  # a whole record, or the last piece of one
-            record = records_of.Record.FromString(b"".join(pieces))
-            pieces = []
-            if record.WhichOneof("record_type") == kind:
-                found.append(getattr(record, kind))
-    return found
 
 
 def history(part: Path) -> list[dict[str, Any]]:
@@ -225,12 +189,9 @@ def test_the_summary_has_the_finished_models_means(offline: Path) -> None:
     assert len(expected) > 10
     assert {name: summary[name] for name in expected} == pytest.approx(expected)
     assert summary["val/validation/multilingual/map"] == best_and_last(offline)
-
-
-def wandb_table(part: Path, name: str) -> tuple[list[str], list[list[Any]]]:
-    (path,) = (part / "files" / "media" / "table").glob(f"{name}_*.table.json")
-    content = json.loads(path.read_text())
-    return content["columns"], content["data"]
+    measured = json.loads((offline / "summary.json").read_text())
+    for name in ("samples_per_second", "wall_seconds", "drawn_mono_share", "masked_share"):
+        assert summary[f"measured/{name}"] == measured[name]
 
 
 def test_tables_and_figures(offline: Path) -> None:
@@ -421,7 +382,8 @@ def test_several_processes_are_one_run(data: Path, tmp_path: Path) -> None:
 def test_the_runs_of_a_sweep_are_a_group(data: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "ratios"
     given = [s for s in settings(data, sweep, "logger=wandb", "trainer.max_steps=2") if not s.startswith("output_dir")]
-    train(tmp_path, "-m", f"hydra.sweep.dir={sweep}", "sampler.mono_ratio=0,1", "seed=3", *given, WANDB_MODE="offline")
+    swept = ["-m", f"hydra.sweep.dir={sweep}", "sampler.mono_ratio=0,1", "seed=3"]
+    printed = train(tmp_path, *swept, *given, WANDB_MODE="offline")
     runs = {path.parent for path in sweep.glob("*/config.yaml")}
     assert {run.name for run in runs} == {"sampler.mono_ratio=0", "sampler.mono_ratio=1"}
     for run in runs:
@@ -430,6 +392,15 @@ def test_the_runs_of_a_sweep_are_a_group(data: Path, tmp_path: Path) -> None:
         assert described.run_group == "ratios"
         assert described.display_name == run.name
         assert {run.name.removeprefix("sampler."), "seed=3"} < set(described.tags)
+    (part,) = parts(sweep)
+    summary = records(part, "run")[-1]
+    assert (summary.run_group, summary.job_type, summary.display_name) == ("ratios", "summary", "ratios")
+    columns, rows = wandb_table(part, "summary/jobs")
+    assert {row[columns.index("ratio")] for row in rows} == {0.0, 1.0}
+    assert printed.splitlines()[-1] == (
+        f"summary: Weights & Biases: offline; the run is kept in {sweep / 'wandb'}, upload it with: wandb sync "
+        f"{sweep / 'wandb'}"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- TensorBoard

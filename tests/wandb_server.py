@@ -19,6 +19,8 @@ class StoredRun:
     """Lines of its history by number."""
     summary: str = "{}"
     config: str = "{}"
+    group: str | None = None
+    job_type: str | None = None
     exit_code: int | None = None
 
     @property
@@ -35,6 +37,8 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, StoredRun] = {}
+        self.views: list[dict[str, Any]] = []
+        """Saved views of projects."""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> WandbServer:
@@ -51,7 +55,7 @@ class WandbServer(ThreadingHTTPServer):
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         """What a query of the GraphQL interface gets."""
         entity = {"id": "e", "name": "somebody"}
-        if operation == "Viewer":
+        if operation in ("Viewer", "GetDefaultEntity"):
             who = {"id": "v", "entity": "somebody", "username": "somebody", "email": "", "flags": "{}"}
             return {"viewer": {**who, "teams": {"edges": []}}}
         if operation == "RunResumeStatus":
@@ -60,10 +64,15 @@ class WandbServer(ThreadingHTTPServer):
         if operation == "UpsertBucket":
             run = self.runs.setdefault(variables["name"], StoredRun())
             run.config = variables.get("config") or run.config
+            run.group = variables.get("groupName") or run.group
+            run.job_type = variables.get("jobType") or run.job_type
             project = {"id": "p", "name": variables["project"], "entity": entity}
             shown = {"displayName": variables.get("displayName"), "description": "", "sweepName": None}
             bucket = {"id": "b", "name": variables["name"], "config": "{}", "historyLineCount": 0, **shown}
             return {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}
+        if operation == "UpsertView2":
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "w", "name": variables["name"]}, "inserted": True}}
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}

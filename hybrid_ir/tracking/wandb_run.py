@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,31 +16,34 @@ from pytorch_lightning.loggers import WandbLogger
 from rich.console import Console
 from wandb.sdk.lib.runid import generate_id
 
-from hybrid_ir.cache import write_atomic
 from hybrid_ir.composition import parse_settings
-from hybrid_ir.config import API_KEY, TrainConfig
-from hybrid_ir.errors import UserError
+from hybrid_ir.config import HubDatasetConfig, ParallelJsonlConfig, SentencePairsConfig, TrainConfig
 from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER
 from hybrid_ir.launching.sweep import job_names
+from hybrid_ir.run_folder import SUMMARY_FILE
 from hybrid_ir.tracking.loggers import Values
 from hybrid_ir.tracking.tables import Table
+from hybrid_ir.tracking.wandb_start import (
+    FINISH_SECONDS,
+    INIT_SECONDS,
+    STEP,
+    agents_run,
+    begin,
+    is_unsent,
+    offline_line,
+    parts_of,
+    put_aside,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger("hybrid_ir")
 
-INIT_SECONDS = 30.0
-"""How long a server may take to answer at the start, before the run goes on offline."""
-FINISH_SECONDS = 60.0
-"""How long an upload may take at the end; what is left can be uploaded with ``wandb sync``."""
 MAX_NAME = 128
 MAX_TAG = 64
-STEP = "trainer/global_step"
-"""The training step, as Lightning's logger names it. Weights & Biases' own step counts calls."""
-
-_RUN_ID = "wandb_run_id"
-_SUPERSEDED = "superseded"
+_MEASURED = ("wall_seconds", "samples_per_second", "drawn_mono_share", "masked_share")
+"""What ``summary.json`` says of a complete run beside its results."""
 _NOT_IN_NAME = {"output_dir", "resume", "dry_run", "threads", "sweep", "logger", "launcher"}
 """Settings, or sections of them, that say nothing about what is trained."""
 _FOLDERS = re.compile(r"""[^=,\[\]'"]*/|['"]""")
@@ -60,7 +62,7 @@ class WandbRun(WandbLogger):
     def __init__(self, run_dir: Path, mode: str, **settings: Any) -> None:
         timeouts = wandb.Settings(init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS)
         super().__init__(save_dir=str(run_dir), mode=mode, resume="allow", settings=timeouts, **settings)
-        self.mode = mode
+        self.mode, self.run_dir = mode, run_dir
         self._reached = -1
         self._last: dict[str, Any] = {}
         self._summary: dict[str, dict[str, float]] = {}
@@ -79,9 +81,9 @@ class WandbRun(WandbLogger):
             for name, value in dict(run.summary).items():
                 self._last[name] = value.get("last") if hasattr(value, "get") else value
             self._reached = int(self._last.get(STEP, -1))
-        elif self.mode != "online" and not all(map(_is_unsent, parts)):
+        elif self.mode != "online" and not all(map(is_unsent, parts)):
             return  # a server knows it that cannot be asked
-        self._superseded = [part for part in parts if _is_unsent(part)]  # this start has all that they have
+        self._superseded = [part for part in parts if is_unsent(part)]  # this start has all that they have
         for values in before:
             self.log_metrics(values.metrics, values.step)
 
@@ -120,13 +122,19 @@ class WandbRun(WandbLogger):
         """Whether values of the last step that the server has are those that it has."""
         return all(name in self._last and self._last[name] == value for name, value in metrics.items())
 
-    def finish(self, exit_code: int) -> None:
+    def _complete_summary(self, exit_code: int) -> None:
         if self.experiment.resumed:  # the best value is otherwise that since the resume
-            self._send(partial(self.experiment.summary.update, self._summary))
+            self.experiment.summary.update(self._summary)
+        if exit_code == 0:
+            measured = json.loads((self.run_dir / SUMMARY_FILE).read_text(encoding="utf-8"))
+            self.experiment.summary.update({f"measured/{name}": measured[name] for name in _MEASURED})
+
+    def finish(self, exit_code: int) -> None:
+        self._send(partial(self._complete_summary, exit_code))
         self._failed = False  # what was logged before a failure is still to be kept
         self._send(partial(self.experiment.finish, exit_code=exit_code))
         for part in self._superseded:
-            self._send(partial(_put_aside, part))
+            self._send(partial(put_aside, part))
 
 
 def start_wandb(
@@ -144,45 +152,24 @@ def start_wandb(
     Raises:
         UserError: a setting is not accepted, or a variable of the environment has an API key that would be shown.
     """
-    _check_environment()
-    identity = run_dir / _RUN_ID
-    made = not identity.exists()
-    if made:
-        write_atomic(identity, generate_id())
     settings = {
         "project": config.logger.project,
         "entity": config.logger.entity,
         "group": config.logger.group,
         "name": run_name(overrides, run_dir),
-        "id": identity.read_text(),
         "tags": run_tags(config),
         "config": config.model_dump(mode="json"),
     }
-    parts = _parts(run_dir)
-    mode, reason = _mode()
-    try:
-        run = WandbRun(run_dir, mode, **settings)
-        try:
-            _ = run.experiment  # begins the run
-        except wandb.errors.CommError as error:
-            wandb.teardown()  # which holds the run's id
-            for part in set(_parts(run_dir)) - set(parts):
-                _put_aside(part)
-            reason = str(error).splitlines()[0]
-            run = WandbRun(run_dir, "offline", **settings)
-            _ = run.experiment
-    except wandb.errors.UsageError as error:
-        if made:  # the mended command is to find the folder free
-            identity.unlink()
-            shutil.rmtree(run_dir / "wandb", ignore_errors=True)
-        raise UserError(f"logger=wandb: {error}; mend it, or set WANDB_MODE=offline") from None
+    parts = parts_of(run_dir)
+
+    def start(mode: str, run_id: str) -> WandbRun:
+        run = WandbRun(run_dir, mode, id=run_id, **settings)
+        _ = run.experiment  # begins the run
+        return run
+
+    run, reason = begin(run_dir, agents_run() or generate_id(), start)  # an agent's process joins the run that it began
     if reason is not None:
-        console.print(
-            f"Weights & Biases: {reason}; the run is kept in {run_dir / 'wandb'}, upload it with: wandb sync "
-            f"{run_dir / 'wandb'}",
-            highlight=False,
-            markup=False,
-        )
+        console.print(offline_line(run_dir, reason), highlight=False, markup=False)
     run.continue_from(before, parts)
     return run
 
@@ -207,9 +194,11 @@ def run_tags(config: TrainConfig) -> list[str]:
     """Batching, ratio, seed, model and data of a run, and the tags that the configuration adds."""
     model = config.model.kind if config.model.kind == "small" else Path(config.model.name_or_path).name
     data: str = config.data.source
-    if config.data.source == "parallel_jsonl":
+    if isinstance(config.data, ParallelJsonlConfig | SentencePairsConfig | HubDatasetConfig):
         paths = [config.data.path] if isinstance(config.data.path, str) else config.data.path
         data = "+".join(Path(path).name for path in paths)
+    elif config.data.source == "mixture":
+        data = "+".join(config.data.parts)
     made = [
         config.sampler.preset,
         f"mono_ratio={config.sampler.mono_ratio:g}",
@@ -218,49 +207,3 @@ def run_tags(config: TrainConfig) -> list[str]:
         f"data={data}",
     ]
     return list(dict.fromkeys(tag[:MAX_TAG] for tag in [*made, *config.logger.tags]))
-
-
-def _mode() -> tuple[str, str | None]:
-    """``WANDB_MODE``, or online where somebody is logged in; and why it is not, where nobody has asked for that."""
-    asked = os.environ.get("WANDB_MODE", "online")
-    if asked not in ("", "online", "run"):
-        return asked, None
-    try:
-        # Without a question, since nobody may be watching, and without asking the server, which may be out of reach.
-        logged_in = wandb.login(prompt=False, verify=False)
-    except wandb.errors.AuthenticationError as error:
-        return "offline", str(error).rstrip(".")
-    return ("online", None) if logged_in else ("offline", "not logged in")
-
-
-def _check_environment() -> None:
-    """Refuses an API key in a variable that Weights & Biases shows.
-
-    Raises:
-        UserError: names the variable.
-    """
-    secret = os.environ.get("WANDB_API_KEY", "")
-    for name, value in os.environ.items():
-        if not name.startswith("WANDB_") or name in ("WANDB_API_KEY", "WANDB_GIT_COMMIT"):
-            continue
-        if API_KEY.search(value) or (secret and secret in value):
-            raise UserError(
-                f"{name}: holds an API key of Weights & Biases, which would be shown with the run; put it into "
-                f"WANDB_API_KEY, or log in with: wandb login"
-            )
-
-
-def _parts(run_dir: Path) -> list[Path]:
-    """Folders of what each start of a run has sent or kept."""
-    return sorted(path for path in (run_dir / "wandb").glob("*run-*") if path.is_dir() and not path.is_symlink())
-
-
-def _is_unsent(part: Path) -> bool:
-    return part.name.startswith("offline-") and not any(part.glob("*.synced"))
-
-
-def _put_aside(part: Path) -> None:
-    """Moves a folder to where ``wandb sync`` does not look."""
-    target = part.parent / _SUPERSEDED / part.name
-    target.parent.mkdir(exist_ok=True)
-    part.rename(target)
