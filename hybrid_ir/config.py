@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FieldSerializationInfo,
+    StrictBool,
     field_serializer,
     field_validator,
     model_validator,
@@ -424,6 +425,11 @@ def cross_lingual_only(data: DataConfig) -> set[str]:
     if not isinstance(data, MixtureConfig):
         return set()
     return {name for name, part in data.parts.items() if isinstance(part, SentencePairsConfig)}
+
+
+def key_of_part(key: str) -> str:
+    """A dotted key of a part of a mixture as that of a section ``data``; any other key as it is."""
+    return re.sub(r"^data\.parts\.\w+\.", "data.", key)
 
 
 def said_of_part(name: str, message: str) -> str:
@@ -1037,8 +1043,18 @@ class SlurmLauncherConfig(Section):
     """Memory of a job on each node; null is the partition's default."""
     setup: list[str] = []
     """Lines of shell before the job, e.g. `module load cuda`."""
-    sbatch: dict[str, str] = {}
-    """Further options of sbatch, e.g. `launcher.sbatch.mail-user=me@example.org`."""
+    sbatch: dict[str, StrictBool | str] = {}
+    """Further options of sbatch, e.g. `launcher.sbatch.mail-user=me@example.org`; true gives one without a value, false
+    leaves out what would be given (`requeue`)."""
+
+    @model_validator(mode="after")
+    def _signal_before_the_end(self) -> SlurmLauncherConfig:
+        if self.signal_seconds >= 60 * self.walltime_minutes:
+            raise ValueError(
+                f"launcher.signal_seconds={self.signal_seconds}: must be less than "
+                f"launcher.walltime_minutes={self.walltime_minutes}, which are {60 * self.walltime_minutes} s"
+            )
+        return self
 
 
 def _with_kind(raw: Any) -> Any:
@@ -1195,7 +1211,7 @@ class TrainConfig(_Common):
                     f"{', '.join(data.parts)}"
                 )
         forgotten = [name for name in data.parts if weights is not None and name not in weights]
-        if forgotten:
+        if forgotten and not data.join_ids:  # then a part may have no items of its own, which the plan knows
             raise ValueError(
                 f"sampler.sources.weights.{forgotten[0]}: must be given, as of every part (0 leaves it out)"
             )
@@ -1212,6 +1228,7 @@ class EvaluateConfig(_Common):
     precision: Precision = "32"
     """Precision of the encoder; scores are always fp32."""
     language_removal: LanguageRemovalConfig = LanguageRemovalConfig()
+    launcher: LocalLauncherConfig = LocalLauncherConfig()
 
     @model_validator(mode="after")
     def _something_to_do(self) -> EvaluateConfig:

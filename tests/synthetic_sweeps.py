@@ -60,15 +60,16 @@ def scores(
     absent: int = 4,
     spread: float = 0.01,
     shift: float = 0.0,
+    further: Sequence[str] = (),
 ) -> dict[Group, GroupScores]:
     """Values of every query. The questions' difficulty is the same in all runs; the last language has ``absent``
-    questions less."""
+    questions less. ``further``: metrics beside the standard ones."""
     difficulty = np.random.default_rng(99).random(questions)
     rng = np.random.default_rng([seed, round(1000 * ratio)])
     of_run = spread * rng.standard_normal()
     groups = {}
     for setting in SETTINGS:
-        names = (*metrics_of(setting), *(BIAS if setting == "multilingual" else ()))
+        names = (*dict.fromkeys([*metrics_of(setting), *further]), *(BIAS if setting == "multilingual" else ()))
         for place, language in enumerate(languages):
             corpora = {"monolingual": [language], "multilingual": ["all"]}.get(
                 setting, [code for code in languages if code != language]

@@ -667,3 +667,19 @@ def test_a_real_sweep_with_a_job_that_fails(tmp_path: Path) -> None:
     page = (tmp_path / "sweep" / "report.html").read_text()
     assert "1 of 6 jobs are not in the numbers" in page
     assert {"report.html", "tables", "figures"} <= {path.name for path in (tmp_path / "sweep").iterdir()}
+
+
+def test_where_the_parts_of_a_mixture_lie_is_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def job(number: int, part: dict[str, Any]) -> Path:
+        own = {"source": "parallel_jsonl", "path": str(tmp_path / f"{number}.jsonl"), **part}
+        data = {"source": "mixture", "parts": {"own": own}}
+        settings_ = {"sampler.mono_ratio": 0.25, "seed": number, "data": data}
+        overrides = ["sampler.mono_ratio=0.25", f"seed={number}"]
+        config = changed(base_config(), settings_)
+        write_job(tmp_path / f"of {number}" / ",".join(overrides), overrides, config, scores(0.25, number))
+        return tmp_path / f"of {number}"
+
+    folders = [job(1, {}), job(2, {}), job(3, {"cap": 5})]
+    assert len(read_sweeps(folders[:2]).jobs) == 2
+    said = refused_line(main, capsys, *folders, "--output", tmp_path / "out")
+    assert "data.parts.own.cap: 5 in" in said

@@ -238,6 +238,49 @@ def test_a_disk_without_space_is_known_before_anything_is_read(tmp_path: Path) -
     assert list((tmp_path / "corpus").iterdir()) == []
 
 
+def test_the_space_of_its_own_parts_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"id": "1", "language": "en", "query": "q" * 1000, "passage": "p"}
+    path.write_text("".join(json.dumps({**row, "id": str(n)}) + "\n" for n in range(100)))
+    source = ParallelJsonlSource(str(path))
+    free = source.text_bytes()  # a third of what is asked for
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10 * free, 9 * free, free))
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(UserError, match="free space"):
+        write_corpus(source, tmp_path / "corpus")
+    (tmp_path / "corpus.parts1").mkdir()
+    (tmp_path / "corpus.parts1" / "00000000.arrow").write_bytes(bytes(2 * free))
+    assert write_corpus(source, tmp_path / "corpus")["languages"] == ["en"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="open files are listed on Linux alone")
+def test_no_file_of_the_work_is_open_when_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"language": "en", "query": "q", "passage": "p", "negatives": ["n"]}
+    path.write_text("".join(json.dumps({**row, "id": str(n)}) + "\n" for n in range(50)))
+    held: list[str] = []
+    removed: list[str] = []
+    rmtree = shutil.rmtree
+
+    def look(folder: Path, **options: Any) -> None:
+        removed.append(folder.name)
+        held.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if "/corpus/work/" in line)
+        held.extend(to for fd in os.listdir("/proc/self/fd") if "/corpus/work/" in (to := target(fd)))
+        rmtree(folder, **options)
+
+    def target(fd: str) -> str:
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # that of the listing
+            return ""
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    (tmp_path / "corpus").mkdir()
+    write_corpus(ParallelJsonlSource(str(path)), tmp_path / "corpus")
+    assert removed[0] == "work"
+    assert held == []
+
+
 def test_a_process_that_is_killed_is_named() -> None:
     with pytest.raises(WorkerKilled, match="a process that prepares text was killed"), Workers() as workers:
         workers.submit(signal.raise_signal, signal.SIGKILL).result()
@@ -248,6 +291,21 @@ def test_what_a_process_raises_is_raised() -> None:
         assert workers.submit(os.path.basename, "a/b").result() == "b"
         with pytest.raises(ValueError, match="invalid literal"):
             workers.submit(int, "x").result()
+        of_its_own = "class Bad(Exception): pass\nraise Bad('line 3')"  # which this process cannot load
+        with pytest.raises(RuntimeError, match=r"Bad\('line 3'\)"):
+            workers.submit(exec, of_its_own).result()
+        assert workers.submit(os.path.basename, "a/b").result() == "b", "it serves on"
+
+
+def test_a_process_that_ends_by_itself_is_named() -> None:
+    with pytest.raises(WorkerKilled, match="ended with exit code 3"), Workers() as workers:
+        workers.submit(os._exit, 3).result()
+
+
+def test_a_process_that_cannot_be_started_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(WorkerKilled, match=r"could not be started \(No such file"), Workers() as workers:
+        workers.submit(os.getpid).result()
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
@@ -317,3 +375,11 @@ def test_a_column_keeps_what_it_was_given(tmp_path: Path) -> None:
     for values in given_rows:
         column.append(values)
     np.testing.assert_array_equal(column.values, np.concatenate(given_rows))
+
+
+def test_a_column_is_closed_though_a_view_of_it_is_still_there(tmp_path: Path) -> None:
+    column = Column(tmp_path / "column", "i4")
+    column.append(np.arange(10))
+    view = column.values[3:6]
+    column.close()
+    assert view.tolist() == [3, 4, 5]

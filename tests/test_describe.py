@@ -72,7 +72,7 @@ def test_shares_of_many_languages_are_their_extremes() -> None:
     everything = np.ones((1, 30), dtype=bool)
     zero = np.zeros(400, dtype=np.int64)
     table = ItemTable(languages, ("s",), everything, zero, zero, np.arange(400))
-    found = planned(BatchPlan(table.restricted(), SamplerConfig(), 16, 1), 300, 10**6)
+    found = planned(BatchPlan(table.restricted(), SamplerConfig(), 16, 1), 300, 10**6, 10**6)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(description._shares_table(found))
     say_plan(found, console)
@@ -97,3 +97,18 @@ def test_counts_are_four_characters_at_most() -> None:
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert describe.main(["data=parallel_jsonl", "data.path=/nowhere.jsonl"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_batches_of_x_x_are_not_called_monolingual() -> None:
+    zero = np.zeros(200, dtype=np.int64)
+    table = ItemTable(("de", "en", "sw"), ("s",), np.ones((1, 3), dtype=bool), zero, zero, np.arange(200))
+    for preset, said in (
+        ("x_x", "plan of 50 steps: every row is of one language, batches mix languages; rows deferred"),
+        ("x_x_mono", "plan of 50 steps: 100.0% of the batches monolingual; rows deferred"),
+    ):
+        sampler = SamplerConfig.model_validate({"preset": preset, "mono_ratio": 1.0})
+        plan = BatchPlan(table.restricted(), sampler, 16, 1)
+        console = Console(width=200, record=True, file=io.StringIO())
+        say_plan(planned(plan, 50, 10**6, 10**6), console)
+        assert console.export_text().startswith(said)
+        assert {batch.monolingual for batch in (plan.next() for _ in range(50))} == {preset == "x_x_mono"}

@@ -221,6 +221,9 @@ def test_languages_of_the_whole_leave_out_those_that_a_part_has_not(files: dict[
         DataError, match=r"^data\.parts\.wiki\.languages: the part has nothing in fi; it has de, en, sw$"
     ):
         list(source.examples())
+    parts["wiki"]["languages"] = ["de", "fi"]  # the mixture's do not make that right
+    with pytest.raises(DataError, match=r"^data\.parts\.wiki\.languages: the part has nothing in fi; it has de$"):
+        list(make_source(mixture(parts, languages=["de", "fi"])).examples())
 
 
 def test_bad_lines_are_said_of_their_part(files: dict[str, Path]) -> None:
@@ -339,7 +342,7 @@ def test_a_cap_samples_all_languages_of_data_that_is_not_parallel(tmp_path: Path
     counts = ParallelCorpus.build(capped).counts()
     assert sum(n["items"] for n in counts.values()) == 20
     assert set(counts) == {"sw", "te"}
-    assert capped.report()["left_out"]["questions over the caps"] == 60
+    assert capped.report()["left_out"]["lines over the caps"] == 60
     assert {"cap", "cap_per_language"} <= set(capped.key())
     assert "cap" not in make_source(composed(*words).data).key(), "corpora cached before there were caps stay valid"
 
@@ -410,3 +413,52 @@ def test_a_run_on_a_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert str(tmp_path) not in card
     (typed,) = [word for word in shlex.split(card.replace("\\\n", "")) if word.startswith("data.parts.wiki.path=")]
     assert typed == "data.parts.wiki.path=[wiki.jsonl]"
+
+
+def test_a_part_all_of_whose_items_are_anothers(tmp_path: Path) -> None:
+    """A translation that is joined to its original: no weight is needed for it, and its licence is recorded."""
+    original = write_items(tmp_path / "original.jsonl", ["de", "en"], 40)
+    further = write_items(tmp_path / "further.jsonl", ["sw"], 40)
+    run = tmp_path / "run"
+    settings = [s for s in small_run(original, run) if not s.startswith(("data=", "data.path"))]
+    words = [
+        *command({"original": original, "further": further}), *settings, "data.join_ids=true", "trainer.max_steps=4",
+        "data.parts.original.licenses.original=cc0-1.0", "data.parts.further.licenses.further=cc-by-4.0",
+    ]  # fmt: skip
+    # the parts by name: the first one that has an item is its part
+    assert run_command("train", [*words, "sampler.sources.weights={further:1}"]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["source_rows"] == {"further": 32}
+    stated = json.loads((run / "environment.json").read_text())["data"]["licenses"]
+    assert stated == {"further": "cc-by-4.0", "original": "cc0-1.0"}
+    card = ModelCard.load(run / "model" / "README.md").text
+    assert "cc0-1.0" in card
+    assert "cc-by-4.0" in card
+
+
+@pytest.mark.parametrize("name", ["language_weights", "sources.weights"])
+def test_weights_that_were_given_or_taken_back_are_a_difference(files: dict[str, Path], name: str) -> None:
+    def identity(*words: str) -> Identity:
+        config = composed(*command(files), *words)
+        return Identity.of(config, corpus)
+
+    corpus = ParallelCorpus.build(make_source(composed(*command(files)).data))
+    keys = ("de", "sw") if name == "language_weights" else ("forum", "wiki")
+    first, second = f"sampler.{name}.{keys[0]}", f"sampler.{name}.{keys[1]}"
+    none = "{}" if name == "language_weights" else "null"
+    without, given = identity(), identity(f"{first}=2", f"{second}=3")
+    shown = f"{{{keys[0]}:2.0,{keys[1]}:3.0}}"
+    assert differences(without, given) == [f"it has sampler.{name}={none}, this run has sampler.{name}={shown}"]
+    assert differences(given, without) == [f"it has sampler.{name}={shown}, this run has sampler.{name}={none}"]
+    assert differences(given, identity(f"{second}=3", f"{first}=2")) == []
+    if name == "language_weights":
+        assert differences(given, identity(f"{first}=2")) == [
+            f"it has sampler.{name}={shown}, this run has sampler.{name}={{de:2.0}}"
+        ]
+
+
+def test_a_mapping_of_a_newer_version_is_no_difference(files: dict[str, Path]) -> None:
+    config = composed(*command(files), "sampler.language_weights.sw=3")
+    now = Identity.of(config, ParallelCorpus.build(make_source(config.data)))
+    old = {name: value for name, value in now.settings.items() if "language_weights" not in name}
+    assert differences(Identity(old, now.data, now.content_sha256), now) == []

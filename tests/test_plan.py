@@ -420,13 +420,14 @@ def test_a_weight_of_a_language_that_is_not_there() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(tables, samplers, st.integers(0, 1000), st.integers(1, 30), st.integers(1, 30))
+@given(tables, samplers, st.integers(0, 1000), st.integers(1, 30), st.integers(1, 30), st.booleans())
 def test_what_is_planned_beforehand_is_what_is_drawn(
-    table: ItemTable, sampler: SamplerConfig, seed: int, steps: int, few: int
+    table: ItemTable, sampler: SamplerConfig, seed: int, steps: int, few: int, by_steps: bool
 ) -> None:
+    most = (10**6, few) if by_steps else (8 * few, 10**6)
     plan = make_plan(table, sampler, 8, seed)
     try:
-        found = planned(plan, steps, 8 * few)
+        found = planned(plan, steps, *most)
     except DataError:
         assume(False)
     fresh = make_plan(table, sampler, 8, seed)

@@ -492,6 +492,8 @@ def run_command_line(command: Command, arguments: list[str], place: Place) -> No
         assert "#SBATCH --nodes=" in place.run(f"hybrid_ir.{command}", [*flags, *settings])
         return
     few = settings
+    if not any(parse_settings([quote_path(setting)])[0].is_sweep_override() for setting in settings):
+        place = replace(place, sweeps=False)  # an experiment's own sweep, of many jobs
     if jobs and place.sweeps:
         few = fewer_jobs(settings)
     elif jobs:
@@ -587,7 +589,7 @@ def run_aggregate(arguments: list[str], place: Place) -> None:
 
 
 def run_report(arguments: list[str], place: Place) -> None:
-    write_sweep(place.folder / arguments[0], seeds=(1, 2))
+    write_sweep(place.folder / arguments[0], seeds=(1, 2), further=[word for word in arguments if "@" in word])
     place.run("hybrid_ir.analysis.report", [*arguments, "--permutations", "100", "--resamples", "100"])
     assert (place.folder / arguments[0] / "report.html").is_file()
 

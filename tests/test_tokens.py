@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +69,33 @@ def test_a_killed_tokenising_goes_on_where_it_was(tmp_path: Path, monkeypatch: p
     assert asked == [f"text {n}" for n in range(50, 80)]
     assert [list(map(int, store[row])) for row in range(80)] == by_character([f"text {n}" for n in range(80)])
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("failing", ["save", "remove"])
+def test_ids_whose_completion_failed_are_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """The disk gets full when all ids are written: before their offsets, or after they were moved."""
+    chunks = [[f"text {10 * i + j}" for j in range(10)] for i in range(3)]
+
+    def build() -> dict[str, bytes]:
+        store = TokenStore.build(chunks, by_character, {"texts": "some"})
+        assert [list(map(int, store[row])) for row in range(30)] == by_character([t for c in chunks for t in c])
+        [folder] = (tmp_path / os.environ["HYBRID_IR_CACHE"] / "tokens").glob("*[!.lock]")
+        return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".json"}
+
+    monkeypatch.setenv("HYBRID_IR_CACHE", str(tmp_path / "undisturbed"))
+    expected = build()
+    monkeypatch.setenv("HYBRID_IR_CACHE", str(tmp_path / "full"))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if failing == "save":
+            patch.setattr("numpy.save", full)
+        else:
+            patch.setattr("shutil.rmtree", full)
+        with pytest.raises(OSError, match="No space left"):
+            TokenStore.build(chunks, by_character, {"texts": "some"})
+    assert build() == expected

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from hybrid_ir.composition import GROUPS, parse_settings, show
+from hybrid_ir.config import key_of_part
 from hybrid_ir.errors import ConfigError, DataError
 from hybrid_ir.launching.sweep import LOG_FILE, State, last_lines
 from hybrid_ir.launching.sweep_folder import is_complete, read_sweep
@@ -376,7 +377,11 @@ def _check_comparable(sweep: Sweep) -> None:
 
 def _check_settings(one: Job, other: Job, allowed: Collection[str]) -> None:
     for key in dict.fromkeys([*one.config, *other.config]):
-        if key == SEED or _under(key, [*_BOOKKEEPING, *_NOT_COMPARED, *allowed, "benchmark"]):
+        if (
+            key == SEED
+            or _under(key, [*_BOOKKEEPING, *allowed, "benchmark"])
+            or _under(key_of_part(key), _NOT_COMPARED)
+        ):
             continue
         # a key that only one of them has is of another version, or of a benchmark
         if key in one.config and key in other.config and one.config[key] != other.config[key]:

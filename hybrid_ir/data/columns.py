@@ -6,7 +6,9 @@ leave memory, and 7 to 14 bytes of memory.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -16,6 +18,19 @@ _FIRST = 1 << 12
 _LOAD = 0.6
 """Share of the slots that are taken at most: beyond, linear probing takes long."""
 _AT_A_TIME = 1 << 20
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Makes a file that is to be mapped this long, on disk: a full one is an error here, a write to a hole of the file
+    would end the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 class Column:
@@ -34,7 +49,7 @@ class Column:
         self._resize(_FIRST)
 
     def _resize(self, rows: int) -> None:
-        self._file.truncate(rows * self._width * self._kind.itemsize)  # a file with a hole: no disk is used yet
+        reserve(self._file, rows * self._width * self._kind.itemsize)
         shape = (rows, self._width) if self._width > 1 else (rows,)
         self._all = np.memmap(self._file, dtype=self._kind, mode="r+", shape=shape)
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from hybrid_ir.data.columns import Column, Numbering
+from hybrid_ir.data.columns import Column, Numbering, reserve
 from hybrid_ir.data.parts import Part, as_words, read_parts, text_key
 from hybrid_ir.data.progress import RowsProgress
 from hybrid_ir.data.sources.base import Block, BlockSource, Example, Given, Source
@@ -32,8 +32,8 @@ _GIVEN = 4096
 """Examples of a block of a source that has none."""
 _AT_A_TIME = 1 << 20
 _PARTS_FORMAT = 1
-_DISK_RATIO = 1.6
-"""Bytes of disk to a byte of text: the texts, and the parts that are there until the end."""
+_DISK_RATIO = 3.0
+"""Bytes of disk to a byte of text at most, short lines: texts, and until the end parts and digests."""
 _SAID_FROM = 1e9
 
 
@@ -53,9 +53,10 @@ def write_corpus(source: Source, folder: Path) -> dict[str, Any]:
         DataError: a bad line; an item that stands twice in one language with different texts; no examples.
         UserError: the disk has not the space.
     """
-    if isinstance(source, BlockSource):
-        _check_space(folder, _DISK_RATIO * source.text_bytes())
     parts = folder.with_name(f"{folder.name}.parts{_PARTS_FORMAT}")
+    if isinstance(source, BlockSource):
+        there = sum(part.stat().st_size for part in parts.glob("*"))
+        _check_space(folder, max(_DISK_RATIO * source.text_bytes() - there, 0.0))
     work = folder / "work"
     work.mkdir()
     (folder / "arrays").mkdir()
@@ -66,6 +67,7 @@ def write_corpus(source: Source, folder: Path) -> dict[str, Any]:
                 joined.add(part)
                 progress(len(part.examples), part.share)
         remembered = joined.finish()
+        joined.close()
     except DataError:  # other files, or other settings, will have other parts
         shutil.rmtree(parts, ignore_errors=True)
         raise
@@ -78,11 +80,15 @@ def _check_space(folder: Path, need: float) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise UserError(
-            f"{folder.parent}: has {free / 1e9:.1f} GB free, the texts need about {need / 1e9:.1f} GB; free space, or "
+            f"{folder.parent}: has {_size(free)} free, the texts need about {_size(need)}; free space, or "
             f"set HYBRID_IR_CACHE to a folder on a larger disk"
         )
     if need >= _SAID_FROM:
-        say(f"the texts need about {need / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free")
+        say(f"the texts need about {_size(need)} in {folder.parent}, which has {_size(free)} free")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def _blocks(source: Source) -> Iterator[Block]:
@@ -115,11 +121,15 @@ class _Joined:
         self.sources: dict[str, int] = {}
         self.duplicates = 0
 
+        self._open: list[Column | Numbering] = []
+
         def numbering(name: str, width: int = 2) -> Numbering:
-            return Numbering(work / f"{name}.keys", width)
+            self._open.append(made := Numbering(work / f"{name}.keys", width))
+            return made
 
         def column(name: str, kind: str = "i4", width: int = 1) -> Column:
-            return Column(work / name, kind, width)
+            self._open.append(made := Column(work / name, kind, width))
+            return made
 
         self.within = {name: numbering(f"limit{i}") for i, name in enumerate(self.limits)}
         self.items, self.places = numbering("items"), numbering("places", 1)
@@ -266,6 +276,11 @@ class _Joined:
             report["further_wordings"] = wordings
         return {"languages": names, "sources": list(self.sources), "report": report}
 
+    def close(self) -> None:
+        """Lets go of the files of the work, which some file systems do not remove before."""
+        for each in self._open:
+            each.close()
+
     def _join_by_text(self) -> None:
         """Joins negatives that were given as texts with the passages of these texts, whatever their ids."""
         loose = np.zeros(len(self.groups), dtype=bool)
@@ -351,7 +366,10 @@ class _Joined:
 
     def _array(self, name: str, kind: type[np.generic], length: int) -> np.ndarray:
         path = self.folder / "arrays" / f"{name}.npy"
-        return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
+        with path.open("r+b") as file:
+            reserve(file, path.stat().st_size)
+        return array
 
 
 class _TextWriter:

@@ -11,11 +11,11 @@ from rich.table import Table
 from hybrid_ir.config import TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.plan import BatchPlan
-from hybrid_ir.data.planned import Planned, counted, extremes, planned
+from hybrid_ir.data.planned import MIXED, Planned, counted, extremes, planned
 from hybrid_ir.data.tokens import TokenStore
 
 _SHOWN_PAIRS = 24
-_PLANNED_ROWS = 20_000_000
+_PLANNED_ROWS, _PLANNED_STEPS = 20_000_000, 400_000
 
 
 def describe(config: TrainConfig, console: Console) -> None:
@@ -34,7 +34,7 @@ def describe(config: TrainConfig, console: Console) -> None:
     _say_passages(corpus, console)
     _say_pairless(corpus, console)
     _say_truncation(config, data.query_tokens, data.passage_tokens, console)
-    found = planned(plan, config.trainer.max_steps, _PLANNED_ROWS)
+    found = planned(plan, config.trainer.max_steps, _PLANNED_ROWS, _PLANNED_STEPS)
     console.print(_drawn_table(found, plan))
     if len(found.sources) > 1:
         console.print(_sources_table(found))
@@ -42,9 +42,10 @@ def describe(config: TrainConfig, console: Console) -> None:
     console.print(_shares_table(found))
     if extremes(found):
         console.print(extremes(found), highlight=False)
+    batches = MIXED if found.mixed else f"{found.counts['monolingual']:,} monolingual batches"
     console.print(
-        f"in {found.steps:,} steps: {found.counts['monolingual']:,} monolingual batches, {counted(found)}; rows by "
-        f"source: " + ", ".join(f"{name} {n:,}" for name, n in zip(found.sources, found.rows.sum((1, 2)), strict=True)),
+        f"in {found.steps:,} steps: {batches}; {counted(found)}; rows by source: "
+        + ", ".join(f"{name} {n:,}" for name, n in zip(found.sources, found.rows.sum((1, 2)), strict=True)),
         highlight=False,
     )
 

@@ -16,7 +16,10 @@ from hybrid_ir.data.plan import BatchPlan
 PLAN_FILE = "plan.csv"
 COLUMNS = ("source", "query_language", "passage_language", "items", "rows", "share", "times")
 PLANNED_ROWS = 1_000_000
-"""Rows that are planned beforehand at a run's start; a longer run is counted on from its first steps."""
+PLANNED_STEPS = 20_000
+"""Rows and steps that are planned beforehand at a run's start, at most; a longer run is counted on from its first
+steps."""
+MIXED = "every row is of one language, batches mix languages"
 _SHOWN = 24
 
 
@@ -39,6 +42,8 @@ class Planned:
     """[sources] int64: items that training may draw."""
     counts: dict[str, int]
     """Monolingual batches, and rows deferred, unplaced and redrawn in the planned steps (``BatchPlan.counts``)."""
+    mixed: bool
+    """Whether rows are of one language and batches are not (``x_x``)."""
 
     @property
     def whole(self) -> bool:
@@ -75,19 +80,20 @@ class Planned:
         return lines
 
 
-def planned(plan: BatchPlan, steps: int, max_rows: int) -> Planned:
+def planned(plan: BatchPlan, steps: int, max_rows: int, max_steps: int) -> Planned:
     """Plans a run's batches and leaves the plan where it was.
 
     Args:
         plan: of the run, at its first step.
         steps: of the run.
-        max_rows: rows to plan at most; a million take a few seconds.
+        max_rows: rows to plan at most; a million take a few seconds in large batches.
+        max_steps: steps to plan at most; 20,000 take a few seconds, however small.
 
     Raises:
         DataError: the data cannot fill one of the batches.
     """
     table, languages = plan.eligible.table, len(plan.languages)
-    few = min(steps, max(1, max_rows // plan.batch_size))
+    few = min(steps, max_steps, max(1, max_rows // plan.batch_size))
     rows = np.zeros((len(table.sources), languages, languages), dtype=np.int64)
     state = plan.state_dict()
     try:
@@ -109,6 +115,7 @@ def planned(plan: BatchPlan, steps: int, max_rows: int) -> Planned:
         eligible.items_with_both(),
         source_items.astype(np.int64),
         counts,
+        plan.sampler.preset == "x_x",
     )
 
 
@@ -125,8 +132,8 @@ def say_plan(found: Planned, console: Console) -> None:
     """Prints the shares in a few lines."""
     share = found.share
     of = f"{found.steps:,} steps" if found.whole else f"the first {found.steps:,} of {found.run_steps:,} steps"
-    monolingual = found.counts["monolingual"]
-    lines = [f"plan of {of}: {monolingual / found.steps:.1%} of the batches monolingual; {counted(found)}"]
+    monolingual = f"{found.counts['monolingual'] / found.steps:.1%} of the batches monolingual"
+    lines = [f"plan of {of}: {MIXED if found.mixed else monolingual}; {counted(found)}"]
     if len(found.sources) > 1:
         by_source = share.sum((1, 2))
         lines.append(

@@ -80,9 +80,9 @@ class TokenStore:
             partial = folder.with_name(f"{folder.name}.partial")
             partial.mkdir(exist_ok=True)
             counts = _tokenize(chunks, tokenize, partial, total)
-            (partial / _IDS).replace(folder / _IDS)
             offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             np.save(folder / "offsets.npy", offsets)
+            (partial / _IDS).replace(folder / _IDS)
             shutil.rmtree(partial)
             return {"texts": len(counts), "tokens": int(offsets[-1])}
 
@@ -99,6 +99,8 @@ def _tokenize(chunks: Iterable[list[str]], tokenize: Tokenize, folder: Path, tot
     ):
         lengths.seek(0)
         there = np.fromfile(lengths, dtype="<i8")  # whole numbers only, should a machine have gone down
+        if ids.seek(0, os.SEEK_END) < 4 * there.sum():  # they were moved to an entry that was not completed
+            there = there[:0]
         lengths.truncate(there.nbytes)
         done, tokens = len(there), int(there.sum())
         ids.truncate(4 * tokens)  # ids are written before their lengths

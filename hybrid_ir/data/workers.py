@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class WorkerKilled(UserError):
-    """A process was killed while it worked."""
+    """A process ended while it worked, or did not start."""
 
 
 class Workers:
@@ -62,21 +62,32 @@ class Workers:
             process.stdin.flush()
             done, result = pickle.load(process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
+            code = process.wait()
+            if code >= 0:
+                raise WorkerKilled(
+                    f"a process that prepares text ended with exit code {code}; what it said stands above"
+                ) from error
             raise WorkerKilled(
-                "a process that prepares text was killed; a machine whose memory is full kills processes: free memory "
-                "and give the command again, it goes on from there"
+                f"a process that prepares text was killed (signal {-code}); a machine whose memory is full kills "
+                f"processes: free memory and give the command again, it goes on from there"
             ) from error
         if not done:
             raise result
         return result
 
     def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_ir.data.workers"],
-            env=child_environment({"OMP_NUM_THREADS": "1"}),  # one of them for each core
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hybrid_ir.data.workers"],
+                env=child_environment({"OMP_NUM_THREADS": "1"}),  # one of them for each core
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise WorkerKilled(
+                f"a process that prepares text could not be started ({error.strerror or error}); free memory, or end "
+                f"other processes, and give the command again, it goes on from there"
+            ) from error
         self._processes.append(process)
         return process
 
@@ -107,9 +118,18 @@ def serve() -> None:
         try:
             reply: tuple[bool, Any] = (True, function(*arguments))
         except Exception as error:
-            reply = (False, error)
+            reply = (False, _portable(error))
         pickle.dump(reply, replies, protocol=pickle.HIGHEST_PROTOCOL)
         replies.flush()
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception that another process can load: itself, or what it says."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(repr(error))
+    return error
 
 
 if __name__ == "__main__":

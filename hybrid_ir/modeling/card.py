@@ -167,7 +167,7 @@ def model_card(
         data=_data(config, data),
         sources=[
             {"name": name, "rows": rows, "license": data["licenses"].get(name)}
-            for name, rows in summary["source_rows"].items()
+            for name, rows in {**dict.fromkeys(data["licenses"], 0), **summary["source_rows"]}.items()
         ],
         counts=data["counts"],
         hyperparameters=_hyperparameters(config, summary),

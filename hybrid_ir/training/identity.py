@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hybrid_ir import cache
 from hybrid_ir.composition import show
-from hybrid_ir.config import TrainConfig
+from hybrid_ir.config import TrainConfig, key_of_part
 from hybrid_ir.data.corpus import ParallelCorpus
 from hybrid_ir.data.exclusion import Exclusion
 from hybrid_ir.schema_keys import flatten
@@ -20,6 +20,8 @@ _LEFT_OUT = {
 }  # fmt: skip
 """Of those sections: where things are, which may move (the data is known by its content, a checkpoint has the weights),
 and how they are computed."""
+_MAPPINGS = ("sampler.language_weights", "sampler.sources.weights")
+"""Whose keys are names of the data: one that only one run has is a difference."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Identity:
         settings = {
             name: value
             for name, value in flatten(config.model_dump(mode="json")).items()
-            if name.partition(".")[0] in _SECTIONS and re.sub(r"^data\.parts\.\w+\.", "data.", name) not in _LEFT_OUT
+            if name.partition(".")[0] in _SECTIONS and key_of_part(name) not in _LEFT_OUT
         }
         settings["trainer.precision"] = config.trainer.precision
         if config.optimizer.schedule != "constant":  # which can be prolonged
@@ -68,12 +70,38 @@ def differences(before: Identity, now: Identity) -> list[str]:
             for name in [*before.data, *(name for name in now.data if name not in before.data)]
             if before.data.get(name) != now.data.get(name)
         ]
+    # A section may be null or empty in one of them; that of the data is compared by what it makes of the data.
+    wholes = [
+        name
+        for settings in (before.settings, now.settings)
+        for name, value in settings.items()
+        if value in (None, {}) and not name.startswith("data.")
+    ]
+    theirs, ours = (_with_wholes(of.settings, [*_MAPPINGS, *wholes]) for of in (before, now))
     found += [
-        f"it has {name}={show(value)}, this run has {name}={show(now.settings[name])}"
-        for name, value in before.settings.items()
-        if name in now.settings and now.settings[name] != value
+        f"it has {name}={_shown(value)}, this run has {name}={_shown(ours[name])}"
+        for name, value in theirs.items()
+        if name in ours and ours[name] != value
     ]
     return found
+
+
+def _with_wholes(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Settings of which those below some names are one mapping each."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        whole = next((name for name in names if key.startswith(f"{name}.")), None)
+        if whole is None:
+            found[key] = value
+        else:
+            found.setdefault(whole, {})[key.removeprefix(f"{whole}.")] = value
+    return found
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, dict):
+        return show(value)
+    return show("{" + ",".join(f"{key}:{show(of)}" for key, of in value.items()) + "}")
 
 
 def _files(made_from: dict[str, Any]) -> list[list[str]]:

@@ -30,7 +30,7 @@ from hybrid_ir.data.datamodule import HybridDataModule
 from hybrid_ir.data.exclusion import Exclusion, benchmark_texts, exclusion
 from hybrid_ir.data.loader import WorkerDied
 from hybrid_ir.data.plan import BatchPlan
-from hybrid_ir.data.planned import PLAN_FILE, PLANNED_ROWS, planned, say_plan, write_plan
+from hybrid_ir.data.planned import PLAN_FILE, PLANNED_ROWS, PLANNED_STEPS, planned, say_plan, write_plan
 from hybrid_ir.data.sources import make_source
 from hybrid_ir.data.tokens import TokenStore
 from hybrid_ir.data.validation import NAME as VALIDATION
@@ -386,7 +386,7 @@ class _Run:
         monitor = self._monitor(prepared)
         self._write_environment(prepared)
         if self.is_main:
-            shown = planned(prepared.plan, config.trainer.max_steps, PLANNED_ROWS)
+            shown = planned(prepared.plan, config.trainer.max_steps, PLANNED_ROWS, PLANNED_STEPS)
             say_plan(shown, self.console)
             write_plan(shown, run_dir / PLAN_FILE)
         logged_step = (resume_step or 0) if config.resume else None

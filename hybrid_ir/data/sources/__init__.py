@@ -68,7 +68,8 @@ def source_class(config: DataConfig) -> Any:
 def licenses(
     config: DataConfig, sources: Sequence[str], of_parts: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, str | None]:
-    """The licence of each source by name, None where nobody has stated it.
+    """The licence of each source (of a mixture: of each part, also one all of whose items are another's) by name, None
+    where nobody has stated it.
 
     Args:
         config: what the data was read with.
@@ -79,7 +80,9 @@ def licenses(
         DataError: a licence is stated for a source that is not there.
     """
     if isinstance(config, MixtureConfig):
-        return {name: _license_of_part(name, config.parts[name], (of_parts or {}).get(name, ())) for name in sources}
+        return {
+            name: _license_of_part(name, part, (of_parts or {}).get(name, ())) for name, part in config.parts.items()
+        }
     if isinstance(config, CldrDataConfig):
         from hybrid_ir.data.sources.cldr import LICENSE
 

@@ -67,11 +67,11 @@ class CappedSource:
         self.source.reject(example, reason)
 
     def report(self) -> dict[str, Any]:
-        """The source's, and how many questions (an item counts in each language) were over the caps."""
+        """The source's, and how many lines (an item counts in each language) were over the caps."""
         report = self.source.report()
         if not self._left_out:
             return report
-        return {**report, "left_out": {**report.get("left_out", {}), "questions over the caps": self._left_out}}
+        return {**report, "left_out": {**report.get("left_out", {}), "lines over the caps": self._left_out}}
 
 
 class _Smallest:

@@ -76,7 +76,7 @@ class MixtureSource:
             if not languages:
                 raise DataError(f"data.parts.{name}: gives no examples; check its path and languages, or leave it out")
             missing = [code for code in self.config.parts[name].languages or () if code not in languages]
-            if missing and self.config.languages is None:
+            if missing:
                 raise DataError(
                     f"data.parts.{name}.languages: the part has nothing in {', '.join(missing)}; it has "
                     f"{', '.join(sorted(languages))}"
