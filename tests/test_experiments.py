@@ -9,8 +9,11 @@ from pathlib import Path
 import published_layouts
 import pytest
 from documents import DOCUMENTS, blocks, commands
+from synthetic_sweeps import base_config, changed, scores, write_job
 
+from hybrid_ir.analysis.aggregation import aggregate
 from hybrid_ir.analysis.report import main as report
+from hybrid_ir.analysis.sweeps import read_sweeps
 from hybrid_ir.cli import check_sweep, run_command
 from hybrid_ir.composition import composer, conf_dir
 from hybrid_ir.data.sources.mmarco import MmarcoSource
@@ -76,14 +79,27 @@ def test_the_page_on_experiments_and_their_files_say_the_same(name: str, tmp_pat
     assert len(batchings) == len(cells[2].split(", ")) - 1 or cells[2].startswith((f"{len(batchings)} ratios", "ratio"))
 
 
-def test_what_is_not_the_ratio_is_compared_with_the_smallest_value() -> None:
+def test_what_is_not_the_ratio_is_compared_with_the_smallest_value(tmp_path: Path) -> None:
     for experiment in ("mteb_scaling", "mteb_scaling_cpu"):
         keys = set()
         for command in shown_commands(experiment):
             for key, values in re.findall(r"(data\.cap|batch_size|model\.hidden_size)=([\d,]+)", command):
                 numbers = [int(value) for value in values.split(",")]
                 assert len(numbers) == 3
-                assert numbers == sorted(set(numbers))
+                folder = tmp_path / experiment / key
+                for number in reversed(numbers):
+                    overrides = ["sampler.mono_ratio=0.5", f"{key}={number}"]
+                    config = changed(base_config(), {"sampler.mono_ratio": 0.5, key: number})
+                    write_job(folder / str(number), overrides, config, scores(0.5, number))
+                found = aggregate(read_sweeps([folder]), ["ndcg@10"], permutations=100, resamples=100)
+                assert found.baselines == {"first": f"{key}={min(numbers)}"}
+                values_of_groups = [dict(group.variant)[key] for group in found.groups]
+                assert values_of_groups == sorted(numbers)
+                for group in found.groups:
+                    estimate = found.get(group, "cldr", "cross_lingual", "ndcg@10")
+                    assert estimate is not None
+                    baselines = [dict(d.baseline.variant)[key] for d in estimate.differences.values()]
+                    assert baselines == ([] if dict(group.variant)[key] == min(numbers) else [min(numbers)])
                 keys.add(key)
         assert len(keys) >= 2
 

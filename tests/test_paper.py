@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_sweeps import base_config, changed, job_record, scores, write_job, write_sweep
+from scipy import stats
+from synthetic_sweeps import LANGUAGES, base_config, changed, job_record, scores, write_job, write_sweep
 
 from hybrid_ir.analysis.aggregation import Difference
 from hybrid_ir.analysis.comparison import System, compare
@@ -164,7 +167,7 @@ def test_the_tables_have_the_languages_of_the_benchmarks() -> None:
 )
 def test_an_order_holds_where_the_same_one_is_better(paper: float, ours: float, shown: bool, metric: str) -> None:
     ends = (ours - 0.001, ours + 0.001) if shown else (-2.0, 2.0)
-    difference = Difference(Group(1.0, None, ()), ours, *ends, 0.001, 0.001, 0.1, 1, 0.1, "questions")
+    difference = Difference(Group(1.0, None, ()), ours, *ends, 0.001, 0.001, 0.1, 1, 0.1, "questions", math.nan)
     order = Order("hybrid", "x_y", metric, paper, difference)
     if paper == 0 or ours == 0:
         assert order.holds == "–"
@@ -187,16 +190,19 @@ def test_differences_are_those_of_compare(tmp_path: Path) -> None:
     compared = 0
     for metric in ("map", "recall@10", "rank_distance"):
         for first, second in PAIRS:
-            systems = [System(name, tuple(folders[name])) for name in (second, first)]
+            third = next(name for name in folders if name not in (first, second))  # p Holm of a mean is of both
+            systems = [System(name, tuple(folders[name])) for name in (second, first, third)]
             expected = {
                 (row.setting, row.query_language.replace("macro", "mean")): row
                 for row in compare(systems, metric, seed=3, **FEW).rows  # type: ignore[arg-type]
+                if row.system == first
             }
             for row in rows:
                 if (row["metric"], row["batching"], row["less"]) == (metric, first, second):
                     other = expected[row["setting"], row["query_language"]]  # type: ignore[index]
-                    assert float(row["difference"]) == pytest.approx(other.difference)
-                    assert float(row["p"]) == other.p
+                    for name in ("difference", "low", "high"):
+                        assert float(row[name]) == pytest.approx(getattr(other, name), abs=1e-12)
+                    assert (float(row["p"]), float(row["p_holm"])) == (other.p, other.p_holm)
                     compared += 1
     assert compared == 3 * 12 * (3 + 1 + 1)  # pairs; languages and mean; settings in which the paper has the metrics
 
@@ -308,7 +314,8 @@ def test_each_swept_encoder_has_its_own_tables(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("ratios", "taken"), [((0.0, 0.25, 0.75, 1.0), 0.25), ((0.0, 0.1, 0.6, 0.8, 1.0), 0.6), ((0.5, 0.4, 1.0), 0.5)]
+    ("ratios", "taken"),
+    [((0.0, 0.25, 0.75, 1.0), 0.25), ((0.0, 0.1, 0.6, 0.8, 1.0), 0.6), ((0.5, 0.4, 1.0), 0.5), ((0.3, 0.7), 0.3)],
 )
 def test_hybrid_is_the_ratio_nearest_to_the_papers(tmp_path: Path, ratios: Sequence[float], taken: float) -> None:
     write(tmp_path, ratios=ratios, languages=("de", "en"))
@@ -357,6 +364,73 @@ def test_findings_follow_the_values(tmp_path: Path) -> None:
         assert any("ours are means over 3 seeds" in note for note in found.notes)
 
 
+def test_what_holds_says_what_seeds_alone_could_do(tmp_path: Path) -> None:
+    """``Holds.`` only where each difference is one that a t test over the seeds shows too."""
+    ends = {True: set[str](), False: set[str]()}
+    for spread, seeds in ((0.0, (1, 2, 3)), (0.05, (1, 2, 3)), (0.0, (1,))):
+        folder = tmp_path / f"{spread}-{len(seeds)}"
+        write_sweep(folder, seeds=seeds, spread=spread)
+        of_paper = aggregate_for_paper(read_sweeps([folder]), **FEW)
+        (found,) = reproduce(of_paper)
+        verdicts = {finding.claim: finding.verdict for finding in findings(found, "cldr")}
+        order = found.order("cldr", "monolingual", "map", "x_y", "x_x_mono")
+        assert order is not None
+        assert order.ours is not None
+        assert order.ours.shown
+        values = {
+            b: [np.mean(list(results_of(job, "monolingual", "map", LANGUAGES).values())) for job in jobs]
+            for b, jobs in (
+                (r, [folder / f"sampler.mono_ratio={r:g},seed={seed}" for seed in seeds]) for r in (0.0, 0.5, 1.0)
+            )
+        }
+        deviation = math.sqrt(np.mean([np.var(of, ddof=1) for of in values.values()])) if len(seeds) > 1 else math.nan
+        limit = stats.t.ppf(0.975, 3 * (len(seeds) - 1)) * deviation * math.sqrt(2 / len(seeds))
+        settled = bool(abs(np.mean(values[0.0]) - np.mean(values[1.0])) >= limit)
+        ends[settled].add(verdicts["X-Y is below X-X-mono within a language"])
+    assert ends == {
+        True: {"Holds."},
+        False: {
+            "Holds for these trainings; seeds alone could do as much.",
+            "Holds for these trainings; one seed settles nothing.",
+        },
+    }
+
+
+def test_what_the_papers_own_table_has_otherwise_does_not_count(tmp_path: Path) -> None:
+    """XLM-R on XQuAD-R: the pool of all languages has X-Y above Hybrid (.5934, .5927)."""
+    above = "Hybrid is above both of the others within a language, across languages and in the pool"
+    otherwise = table("xlmr", "xquad_r", "multilingual", "map").mean
+    assert otherwise[BATCHINGS.index("x_y")] > otherwise[BATCHINGS.index("hybrid")]
+    write(tmp_path, seeds=(1, 2))
+    aggregated = aggregate_for_paper(read_sweeps([tmp_path]), **FEW)
+    for model in MODELS:
+        (found,) = reproduce(aggregated, model)
+        said = {finding.claim: finding for finding in findings(found, "xquad_r")}[above]
+        left_out = [text for text in said.numbers if "not counted: the paper's table has it otherwise" in text]
+        assert len(said.numbers) == 6
+        expected = ["Hybrid against X-Y, Mul. mAP"] if model == "xlmr" else []
+        assert [text.partition(":")[0] for text in left_out] == expected
+        assert "of 6" not in said.verdict or model == "labse"
+
+
+def test_a_benchmark_that_was_selected_on_has_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQuADShifts, on which the paper's experiment chooses the best step."""
+    for ratio in (0.0, 0.5, 1.0):
+        overrides = [f"sampler.mono_ratio={ratio:g}"]
+        config = changed(base_config(), {"sampler.mono_ratio": ratio})
+        job = tmp_path / overrides[0]
+        write_job(job, overrides, config, scores(ratio, 1, 20), ["xquad_r", "beir"], questions=20)
+        summary = json.loads((job / "summary.json").read_text())
+        summary |= {"monitor": "val/beir/monolingual/map", "selected_on_benchmark": True}
+        (job / "summary.json").write_text(json.dumps(summary))
+    assert main([str(tmp_path), *DRAWS]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "What of the paper's findings holds on xquad_r" in out
+    assert "What of the paper's findings holds on beir" not in out
+    assert "note: beir: the best step was chosen on it, so nothing is found there" in out
+    assert "note: the best step was chosen on beir, which is reported here: its numbers are too good" in out
+
+
 # ----------------------------------------------------------------------------------------------------------- command
 
 
@@ -378,6 +452,47 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert said in err
         assert err.count("\n") == 1
     assert not (tmp_path / "tables").exists()
+    write(tmp_path / "others", "miracl", ("de", "en", "yo"), settings=("monolingual",))
+    assert main([str(tmp_path / "others"), *DRAWS]) == 2
+    said = "miracl: evaluated in none of the paper's languages; evaluate some of them\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert not (tmp_path / "others" / "tables").exists()
+
+
+def test_the_page_has_no_section_where_there_is_nothing_to_say(tmp_path: Path) -> None:
+    """MIRACL in languages that the paper has not; a metric that no finding is about."""
+    write(tmp_path / "others", "miracl", ("de", "en", "yo"), settings=("monolingual",))
+    write(tmp_path / "metric", "cldr", ("de", "en"))
+    for name, options in (("others", []), ("metric", ["--metric", "recall@10", "precision@10", "precision@10"])):
+        assert report_main([str(tmp_path / name), *options, *DRAWS]) == 0
+        page = (tmp_path / name / "report.html").read_text()
+        assert "Beside the paper" not in page
+        assert not (tmp_path / name / "tables" / "paper.csv").exists()
+    assert page.count("The highest precision@10: ") == 1
+
+
+def test_the_page_reads_no_other_benchmark_than_it_is_about(tmp_path: Path) -> None:
+    """Runs whose queries of another benchmark differ are put beside the paper all the same."""
+    for ratio in (0.0, 1.0):
+        overrides = [f"sampler.mono_ratio={ratio:g}"]
+        config = changed(base_config(), {"sampler.mono_ratio": ratio})
+        results = write_job(tmp_path / overrides[0], overrides, config, scores(ratio, 1, 20), ["xquad_r"], questions=20)
+        more = 30 + int(ratio)
+        others = scores(ratio, 1, more)
+        other = write_job(tmp_path / "scratch", overrides, config, others, ["mlqa_r"], questions=more)
+        results.merge(other)
+        results.write(tmp_path / overrides[0])
+    shutil.rmtree(tmp_path / "scratch")
+    assert main([str(tmp_path), *DRAWS]) == 2
+    assert report_main([str(tmp_path), "--benchmark", "xquad_r", *DRAWS]) == 0
+    assert {row["benchmark"] for row in rows_of(tmp_path / "tables" / "paper.csv")} == {"xquad_r"}
+
+
+def test_languages_left_out_are_named_on_the_page(tmp_path: Path) -> None:
+    write(tmp_path, "miracl", ("sw", "th", "yo"), settings=("monolingual",))
+    assert report_main([str(tmp_path), *DRAWS]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<li>miracl: yo left out of all means</li>" in page.partition('<section id="paper">')[2]
 
 
 def test_tables_fit_a_terminal_of_120_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from browser import Browser
+from scipy import stats
 from synthetic_sweeps import (
     RATIOS,
     SEEDS,
@@ -25,7 +26,7 @@ from synthetic_sweeps import (
 )
 
 from hybrid_ir.analysis import plots
-from hybrid_ir.analysis.aggregation import Aggregate, aggregate
+from hybrid_ir.analysis.aggregation import Aggregate, Estimate, Statistic, aggregate
 from hybrid_ir.analysis.answer import Answer, answers
 from hybrid_ir.analysis.report import main, write_report
 from hybrid_ir.analysis.sweeps import Group, read_sweeps
@@ -73,12 +74,7 @@ def test_the_best_ratio_and_how_sure_it_is(tmp_path: Path) -> None:
                 assert sentence.startswith(f"{difference.difference:+.4f}".replace("0.", ".", 1))
                 verdict = "better" if difference.shown else "no difference shown (smallest detectable ."
                 assert re.search(rf"\], p (=|<) [.\d]+: {re.escape(verdict)}", sentence)
-        draws = found.macro_draws["cldr", setting, "map"]  # type: ignore[index]
-        close = []
-        for group, drawn in draws.items():
-            low, high = np.quantile(draws[best.group] - drawn, [0.025, 0.975])
-            if group != best.group and low <= 0 <= high:
-                close.append(group.batching)
+        close = [group.batching for group in not_told_apart(found, best)]
         assert (f"Not told apart from it: {', '.join(close)}." in said[lead]) == bool(close)
         assert ("Told apart from each of the others" in said[lead]) == (not close)
     texts = " ".join(said.values())
@@ -87,10 +83,34 @@ def test_the_best_ratio_and_how_sure_it_is(tmp_path: Path) -> None:
     assert "Told apart from each" in texts
 
 
+def not_told_apart(found: Aggregate, best: Estimate) -> list[Group]:
+    """Groups that the best one's difference to has 0 in its interval, or is within what a t test over seeds shows."""
+    draws = found.macro_draws["cldr", best.setting, "map"]
+    close = []
+    for group in draws:
+        other = found.get(group, "cldr", best.setting, "map")
+        assert other is not None
+        low, high = np.quantile(draws[best.group] - draws[group], [0.025, 0.975])
+        limit = seed_limit(found, best.setting, len(best.per_seed))
+        if group != best.group and (low <= 0 <= high or abs(best.value - other.value) < limit):
+            close.append(group)
+    return close
+
+
+def seed_limit(found: Aggregate, setting: str, seeds: int, statistic: Statistic | None = None) -> float:
+    """Least difference of two means of so many seeds that a t test at .05 shows, from the values of the seeds."""
+    of_groups = [found.get(group, "cldr", setting, "map", statistic) for group in found.groups]  # type: ignore[arg-type]
+    values = [np.array(estimate.per_seed) for estimate in of_groups if estimate is not None]
+    freedom = sum(len(of_seeds) - 1 for of_seeds in values)
+    squares = sum(np.square(of_seeds - of_seeds.mean()).sum() for of_seeds in values)
+    return float(stats.t.ppf(0.975, freedom) * np.sqrt(squares / freedom * 2 / seeds))
+
+
 def test_the_best_mix_loses_no_more_than_asked(tmp_path: Path) -> None:
-    write_sweep(tmp_path, ratios=(0.0, 0.5, 0.75, 1.0))
+    write_sweep(tmp_path, ratios=(0.0, 0.4, 0.5, 0.75, 1.0))
     found, _, _ = answered(tmp_path)
     losses = {}
+    means = set()
     for group in found.groups:
         estimate = found.get(group, "cldr", "monolingual", "map")
         assert estimate is not None
@@ -103,8 +123,16 @@ def test_the_best_mix_loses_no_more_than_asked(tmp_path: Path) -> None:
         kept = [r for r, other in losses.items() if other.low >= loss.low - 1e-9]
         best = max(kept, key=lambda r: multilingual[r].value)  # type: ignore[union-attr]
         assert f"ratio {Group(best, None, ()).batching} has the highest multilingual mAP" in said["The best mix"]
-        assert answer.headline.startswith(f"Ratio {Group(best, None, ()).batching} is the best mix: +.")
+        estimate = multilingual[best]
+        assert estimate is not None
+        close = [g.batching for g in not_told_apart(found, estimate) if g.ratio in kept and g.ratio != 1.0]
+        named = f"; not told apart from {', '.join(f'ratio {name}' for name in close)}." if close else "."
+        means.add(bool(close))
+        by_mean = " by its mean" if close else ""
+        assert answer.headline.startswith(f"Ratio {Group(best, None, ()).batching} is the best mix{by_mean}: +.")
+        assert answer.headline.endswith(f" lost within a language{named}")
         assert ratio in kept
+    assert means == {False, True}
     _, answer, said = answered(tmp_path, tolerance=0.0)
     if all(loss.low < 0 for loss in losses.values()):
         assert answer.headline == "No mix is shown to beat X-X-mono while losing at most 0 within a language."
@@ -129,14 +157,50 @@ def test_one_seed_settles_nothing(tmp_path: Path) -> None:
 
 
 def test_what_seeds_alone_can_do_is_said(tmp_path: Path) -> None:
-    write_sweep(tmp_path / "three", spread=0.2)
-    _, _, said = answered(tmp_path / "three")
-    assert "3 seeds each, fewer than 5" in said["Seeds"]
-    assert "seed alone can differ by" in " ".join(said.values())
-    write_sweep(tmp_path / "five", seeds=range(1, 6))
-    _, _, said = answered(tmp_path / "five")
-    assert "5 seeds each. Intervals are over questions and seeds." in said["Seeds"]
-    assert "seed alone can differ by" not in " ".join(said.values())
+    kinds: dict[int, set[bool]] = {3: set(), 5: set()}
+    for spread in (0.0, 0.04, 0.06, 0.08):
+        for seeds in kinds:
+            folder = tmp_path / f"{seeds}-{spread}"
+            write_sweep(folder, seeds=range(1, seeds + 1), spread=spread)
+            found, answer, said = answered(folder)
+            for estimate in found.estimates:
+                for difference in estimate.differences.values():
+                    limit = seed_limit(found, estimate.setting, seeds, estimate.statistic)
+                    assert difference.by_seeds_alone == pytest.approx(limit)
+                    assert difference.within_seeds == (abs(difference.difference) < limit)
+                    if difference.shown:
+                        kinds[seeds].add(difference.within_seeds)
+            (hybrid,) = (group for group in found.groups if group.ratio == 0.5)
+            for setting, sentence in by_setting(said["Hybrid against both ends"]).items():
+                estimate = found.get(hybrid, "cldr", setting, "map")  # type: ignore[arg-type,assignment]
+                for key, name in found.baselines.items():
+                    difference = estimate.differences[key]
+                    value = f"{difference.difference:+.4f}".replace("0.", ".", 1)
+                    doubted = ", within what seeds alone can do" in sentence.partition(f"{name} ({value}")[2][:32]
+                    assert doubted == (difference.shown and difference.within_seeds)
+            of_families = {}
+            for family in found.statistics("cldr", "monolingual", "map", "family"):
+                estimate = found.get(hybrid, "cldr", "monolingual", "map", family)  # type: ignore[assignment]
+                of_families[family.name] = estimate.differences["x_x_mono"]
+            for name, difference in of_families.items():
+                (part,) = (p for p in said["Language families"].partition("Ratio 0.5: ")[2].split(";") if name in p)
+                doubted = "by no more than seeds alone can do in" in part
+                assert doubted == (difference.shown and difference.within_seeds)
+            gain = found.get(hybrid, "cldr", "multilingual", "map").differences["x_x_mono"]  # type: ignore[union-attr]
+            if answer.headline.startswith("Ratio 0.5 is the best mix"):
+                assert ("X-X-mono (within what seeds alone can do)," in answer.headline) == gain.within_seeds
+            start = (
+                "3 seeds each, fewer than 5" if seeds == 3 else "5 seeds each. Intervals are over questions and seeds."
+            )
+            assert start in said["Seeds"]
+            limit = seed_limit(found, "multilingual", seeds)
+            assert f"Two means of {seeds} seeds can differ by {written(limit)} by the seeds alone" in said["Seeds"]
+    assert kinds == {3: {False, True}, 5: {False, True}}
+
+
+def by_setting(text: str) -> dict[str, str]:
+    """The sentences of ``Hybrid against both ends``."""
+    return dict(zip(("monolingual", "cross_lingual", "multilingual"), text.split(": ")[1:], strict=True))
 
 
 def test_less_is_better_for_distances_in_ranks(tmp_path: Path) -> None:
@@ -161,13 +225,7 @@ def test_hybrid_batches_are_set_against_both_ends(tmp_path: Path) -> None:
     write_sweep(tmp_path / "one")
     found, _, said = answered(tmp_path / "one")
     (hybrid,) = (group for group in found.groups if group.ratio == 0.5)
-    sentences = dict(
-        zip(
-            ("monolingual", "cross_lingual", "multilingual"),
-            said["Hybrid against both ends"].split(": ")[1:],
-            strict=True,
-        )
-    )
+    sentences = by_setting(said["Hybrid against both ends"])
     verdicts = set()
     for setting, sentence in sentences.items():
         for key, name in found.baselines.items():
@@ -175,7 +233,7 @@ def test_hybrid_batches_are_set_against_both_ends(tmp_path: Path) -> None:
             assert estimate is not None
             value = f"{estimate.differences[key].difference:+.4f}".replace("0.", ".", 1)
             verdicts.add(verdict(found, hybrid, setting, key))
-            assert re.search(rf"{verdict(found, hybrid, setting, key)} [^;]*{name} \({re.escape(value)}\)", sentence)
+            assert re.search(rf"{verdict(found, hybrid, setting, key)} [^;]*{name} \({re.escape(value)}[,)]", sentence)
     assert "better than" in verdicts
     write_sweep(tmp_path / "several", ratios=(0.0, 0.25, 0.5, 1.0))
     found, _, said = answered(tmp_path / "several")
@@ -208,7 +266,7 @@ def test_what_each_family_loses_within_a_language(tmp_path: Path) -> None:
             kinds.add(kind)
             value = f"{difference.difference:+.4f}".replace("0.", ".", 1)
             text = sentences[f"Ratio {group.batching}"]
-            assert re.search(rf"{kind} in [^;]*{family.name} \({re.escape(value)}\)", text)
+            assert re.search(rf"{kind} (by [^;]*)?in [^;]*{family.name} \({re.escape(value)}\)", text)
     assert "worse" in kinds
     figure = plots.families(found, "cldr")
     assert figure is not None
@@ -239,6 +297,11 @@ def test_languages_that_were_not_trained_on_are_named(tmp_path: Path) -> None:
         rows = path.read_text().splitlines()
         path.write_text("\n".join(row for row in rows if not row.startswith(("sw,", "th,"))) + "\n")
     assert answered(tmp_path)[2]["Zero-shot"].startswith("Not trained on here: sw, th; ")
+    for path in tmp_path.glob("sampler.mono_ratio=1,*/exposure.csv"):
+        rows = path.read_text().splitlines()
+        path.write_text("\n".join(row for row in rows if not row.startswith("de,")) + "\n")
+    said = answered(tmp_path)[2]["Zero-shot"]
+    assert said.endswith("by ratio 0 (X-Y), ratio 0.5: sw, th; ratio 1 (X-X-mono): de, sw, th.")
     for path in tmp_path.glob("*/exposure.csv"):
         rows = path.read_text().splitlines()
         path.write_text(rows[0] + "\n" + "fr," + rows[1].partition(",")[2] + "\n")

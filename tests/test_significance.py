@@ -146,6 +146,27 @@ def test_hierarchical_interval_covers_other_seeds() -> None:
     assert misses["both"] < 30  # 10 are stated; eight seeds make it a little short
 
 
+def test_what_seeds_alone_can_do_is_kept_to_where_the_hierarchical_interval_is_too_short() -> None:
+    """Systems that differ in their seeds alone, five each: the interval misses 0 as often as the page on significance
+    says, by the variance that is (S - 1) / S as large; a t test in one case of 20."""
+    stated = 2 * stats.t.sf(stats.norm.ppf(0.975) * np.sqrt(4 / 5), 8)
+    assert stated == pytest.approx(0.12, abs=0.005)
+    rng = np.random.default_rng(17)
+    missed = beyond = 0
+    for seed in range(600):
+        systems = [np.tile(rng.normal(0.5, 0.02, (5, 1, 1)), (1, 4, 1)) for _ in ("baseline", "system")]
+        low, high = significance.hierarchical_interval(*systems, ONE, resamples=400, seed=seed)
+        missed += not low[0] <= 0 <= high[0]
+        one, other = (system[:, 0] for system in systems)
+        limit = significance.by_seeds_alone(significance.pooled_standard_deviation([one, other]), 8, 5, 5)
+        shown = bool(abs(one.mean() - other.mean()) >= limit[0])
+        assert shown == (stats.ttest_ind(one[:, 0], other[:, 0]).pvalue <= 0.05)
+        beyond += shown
+    assert stats.binomtest(missed, 600, stated).pvalue > 0.001
+    assert stats.binomtest(beyond, 600, 0.05).pvalue > 0.001
+    assert np.isnan(significance.by_seeds_alone(np.array([0.1]), 0, 1, 1)).all()
+
+
 def test_hierarchical_interval_is_the_bootstraps_where_seeds_agree() -> None:
     rng = np.random.default_rng(10)
     baseline, system = rng.random((50, 3)), rng.random((50, 3))

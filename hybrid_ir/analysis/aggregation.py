@@ -87,11 +87,19 @@ class Difference:
     """Standard deviation over these seeds, pooled over the two groups; NaN with one seed."""
     interval: str
     """What ``low`` and ``high`` resample: ``questions``, or ``questions and seeds``."""
+    by_seeds_alone: float
+    """What two means of so many seeds can differ by with the deviation of all groups (t test at .05); NaN where
+    none has two seeds."""
 
     @property
     def shown(self) -> bool:
         """Whether a difference is shown: corrected p below .05, and 0 outside the interval."""
         return significance.is_shown(self.p_holm, self.low, self.high)
+
+    @property
+    def within_seeds(self) -> bool:
+        """Whether it is smaller than what seeds alone can do; False where that is not known."""
+        return abs(self.difference) < self.by_seeds_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +185,17 @@ class Aggregate:
         for group in self.groups:
             found.setdefault(group.variant if self.sweep.dial else (), []).append(group)
         return found
+
+    @property
+    def selected_on(self) -> set[str]:
+        """Benchmarks on which the best step of a job was chosen."""
+        jobs = [job.summary for of_group in self.groups.values() for job in of_group]
+        return {str(summary["monitor"]).split("/")[1] for summary in jobs if summary.get("selected_on_benchmark")}
+
+    @property
+    def seed_freedom(self) -> int:
+        """Degrees of freedom of the standard deviation over seeds, pooled over all groups."""
+        return sum(len(jobs) - 1 for jobs in self.groups.values())
 
     def baseline(self, key: str, group: Group) -> Group | None:
         """The baseline that a group is compared with; None where the sweep has no such group."""
@@ -276,8 +295,8 @@ def _note_what_is_left_out(
     if left_out and wanted is None:
         found.notes.append(f"left out, as not every run has it: {', '.join(sorted(left_out))}")
     sweep = found.sweep
-    if any(job.summary.get("selected_on_benchmark") for job in sweep.jobs):
-        found.notes.append("the best step was chosen on a benchmark that is reported here: its numbers are too good")
+    for benchmark in sorted(found.selected_on & set(found.benchmarks)):
+        found.notes.append(f"the best step was chosen on {benchmark}, which is reported here: its numbers are too good")
     for group in found.groups:
         for key, name in found.baselines.items():
             baseline = found.baseline(key, group)
@@ -393,11 +412,14 @@ def _one_setting(
     }
     corrected = _holm(raw, statistics)
     differences: dict[_Pair, list[Difference]] = {}
+    pooled = significance.pooled_standard_deviation([per_seed[system] for system in whole.values()])
     for of_pair, (less, system) in pairs.items():
         low, high = significance.interval(drawn[system] - drawn[less])
         detectable = significance.smallest_detectable(significance.standard_error(paired[of_pair], weights))
         deviation = significance.pooled_standard_deviation([per_seed[less], per_seed[system]])
         difference = per_seed[system].mean(axis=0) - per_seed[less].mean(axis=0)
+        seeds = len(system.seeds)
+        by_seeds_alone = significance.by_seeds_alone(pooled, found.seed_freedom, seeds, seeds)
         differences[of_pair] = [
             Difference(
                 baseline=less.group,
@@ -407,13 +429,13 @@ def _one_setting(
                 p=float(raw[of_pair][k]),
                 p_holm=float(corrected[of_pair][k]),
                 smallest_detectable=float(detectable[k]),
-                seeds=len(system.seeds),
+                seeds=seeds,
                 seed_deviation=float(deviation[k]),
                 interval=_resampled_what(system),
+                by_seeds_alone=float(by_seeds_alone[k]),
             )
             for k in range(len(statistics))
         ]
-    pooled = significance.pooled_standard_deviation([per_seed[system] for system in whole.values()])
     questions = significance.num_questions(first.in_setting(setting)[counts], weights)
     for group, system in whole.items():
         low, high = significance.interval(drawn[system])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from hybrid_ir.analysis import significance
 from hybrid_ir.analysis.aggregation import Aggregate, Difference, Estimate, Exposure, Statistic, exposure
@@ -29,6 +27,7 @@ _ADJECTIVES: dict[Setting, str] = {
 }
 MONO = "x_x_mono"
 _VERDICTS = ("worse than", "not told apart from", "better than")
+_WITHIN_SEEDS = "within what seeds alone can do"
 
 
 @dataclass(frozen=True)
@@ -117,22 +116,28 @@ def _best_of(found: Aggregate, benchmark: str, groups: Sequence[Group], setting:
         f"{number(best.value, metric)} {interval_text(best.low, best.high, metric)}."
     )
     text += _against_baselines(found, best)
-    draws = found.macro_draws[benchmark, setting, metric]
-    told: list[Group] = []
-    not_told: list[Group] = []
-    for group in groups:
-        if group != best.group:
-            low, high = significance.interval((draws[best.group] - draws[group])[:, None])
-            (not_told if low[0] <= 0 <= high[0] else told).append(group)
+    not_told = _not_told_apart(found, best, groups)
     if not_told:
-        names = ", ".join(found.sweep.name(group) for group in not_told)
-        text += f" Not told apart from it: {names}."
-    elif len(told) > 1:
-        text += " Told apart from each of the others (95 % intervals)."
-    of_groups = np.stack([_sign(metric) * draws[group] for group in groups])
-    share = float((of_groups.argmax(axis=0) == list(groups).index(best.group)).mean())
-    text += f" It comes out first in {_percent(share)} resamples of the questions."
+        text += f" Not told apart from it: {', '.join(found.sweep.name(group) for group in not_told)}."
+    elif len(groups) > 2:
+        text += " Told apart from each of the others (95 % intervals, and beyond what seeds alone can do)."
     return Statement(_LEADS[setting], text)
+
+
+def _not_told_apart(found: Aggregate, best: Estimate, groups: Sequence[Group]) -> list[Group]:
+    """Groups whose macro mean may be the best one's: 0 is in the interval of the difference, or seeds alone can do as
+    much."""
+    draws = found.macro_draws[best.benchmark, best.setting, best.metric]
+    not_told = []
+    for group in groups:
+        other = found.get(group, best.benchmark, best.setting, best.metric)
+        if group == best.group or other is None:
+            continue
+        low, high = significance.interval((draws[best.group] - draws[group])[:, None])
+        by_seeds_alone = _by_seeds_alone(found, best, len(best.per_seed), len(other.per_seed))
+        if low[0] <= 0 <= high[0] or abs(best.value - other.value) < by_seeds_alone:
+            not_told.append(group)
+    return not_told
 
 
 def _against_baselines(found: Aggregate, estimate: Estimate) -> str:
@@ -140,12 +145,11 @@ def _against_baselines(found: Aggregate, estimate: Estimate) -> str:
     for key, name in found.baselines.items():
         difference = estimate.differences.get(key)
         if difference is not None:
-            by_chance = _by_chance(found, estimate, difference)
-            text += f" {_against(difference, name, estimate.metric, by_chance)}"
+            text += f" {_against(difference, name, estimate.metric)}"
     return text
 
 
-def _against(difference: Difference, name: str, metric: str, by_chance: float) -> str:
+def _against(difference: Difference, name: str, metric: str) -> str:
     """``Against X-Y: +.0310 [.0220, .0400], p < .001: better.``"""
     p = p_text(difference.p_holm)
     p = f"p {p[0]} {p[1:]}" if p.startswith("<") else f"p = {p}"
@@ -156,25 +160,15 @@ def _against(difference: Difference, name: str, metric: str, by_chance: float) -
     if not difference.shown:
         return text + f"no difference shown (smallest detectable {number(difference.smallest_detectable, metric)})."
     text += "better" if difference.difference * _sign(metric) > 0 else "worse"
-    if abs(difference.difference) < by_chance:
-        text += f", but trainings that differ in their seed alone can differ by {number(by_chance, metric)}"
+    if difference.within_seeds:
+        by_seeds_alone = number(difference.by_seeds_alone, metric)
+        text += f", but trainings that differ in their seed alone can differ by {by_seeds_alone}"
     return f"{text}."
 
 
-def _by_chance(found: Aggregate, estimate: Estimate, difference: Difference) -> float:
-    """Least difference of two means of as many seeds as a difference is over that a t test over seeds shows, with the
-    deviation pooled over all groups; NaN where it cannot be known, 0 where the interval has it in it."""
-    of_groups = [len(jobs) for jobs in found.groups.values()]
-    freedom = sum(of_groups) - len(of_groups)
-    if difference.seeds >= HIERARCHICAL_SEEDS:
-        return 0.0
-    return _of_seeds(freedom, estimate.pooled_seed_deviation, difference.seeds)
-
-
-def _of_seeds(freedom: int, deviation: float, seeds: int) -> float:
-    if not freedom:
-        return math.nan
-    return float(stats.t.ppf((1 + significance.LEVEL) / 2, freedom)) * deviation * math.sqrt(2 / seeds)
+def _by_seeds_alone(found: Aggregate, estimate: Estimate, *seeds: int) -> float:
+    deviation = np.array(estimate.pooled_seed_deviation)
+    return float(significance.by_seeds_alone(deviation, found.seed_freedom, *seeds))
 
 
 # ----------------------------------------------------------------------------------------------------- the best mix
@@ -209,11 +203,17 @@ def _trade_off(
             f"{number(best.value, metric)} {interval_text(best.low, best.high, metric)}; within a language it differs "
             f"from X-X-mono by {signed(loss.difference, metric)} {interval_text(loss.low, loss.high, metric)}."
         )
+        if loss.difference - loss.by_seeds_alone < -tolerance:
+            text += f" Other seeds may lose more: they alone can do {number(loss.by_seeds_alone, metric)}."
         ratio = f"{_capital(found.sweep.said(best.group))}"
         if gain.shown and gain.difference > 0:
+            mixes = [group for group in sure if group != mono]
+            others = ", ".join(found.sweep.said(group) for group in _not_told_apart(found, best, mixes))
+            caveat = f" ({_WITHIN_SEEDS})" if gain.within_seeds else ""
             headline = (
-                f"{ratio} is the best mix: {signed(gain.difference, metric)} {adjective} {metric_name(metric)} against "
-                f"X-X-mono, at most {at_most} lost within a language."
+                f"{ratio} is the best mix{' by its mean' if others else ''}: {signed(gain.difference, metric)} "
+                f"{adjective} {metric_name(metric)} against X-X-mono{caveat}, at most {at_most} lost within a language"
+                f"{f'; not told apart from {others}' if others else ''}."
             )
         elif gain.shown:  # means are over each one's own seeds, differences over those that both have
             headline = (
@@ -247,18 +247,26 @@ def _by_language(found: Aggregate, benchmark: str, mix: Group) -> Statement:
     metric = primary(found, benchmark)
     sentences = []
     for setting in found.settings(benchmark, metric):
-        kinds: dict[str, list[str]] = {"better in": [], "worse in": [], "no difference shown in": []}
+        differences = {}
         for statistic in found.statistics(benchmark, setting, metric, "language"):
             estimate = found.get(mix, benchmark, setting, metric, statistic)
-            difference = None if estimate is None else estimate.differences.get(MONO)
-            if difference is not None:
-                sign = difference.difference * _sign(metric)
-                kind = "no difference shown in" if not difference.shown else "better in" if sign > 0 else "worse in"
-                kinds[kind].append(statistic.name)
-        said = [f"{kind} {', '.join(codes)}" for kind, codes in kinds.items() if codes]
-        sentences.append(f"{_LEADS[setting]}: {'; '.join(said)}.")
+            if estimate is not None and MONO in estimate.differences:
+                differences[statistic.name] = estimate.differences[MONO]
+        sentences.append(f"{_LEADS[setting]}: {_where(differences, metric)}.")
     text = f"{_capital(found.sweep.said(mix))} against X-X-mono, by query language. {' '.join(sentences)}"
     return Statement("Which languages", text)
+
+
+def _where(differences: Mapping[str, Difference], metric: str, numbers: bool = False) -> str:
+    """``worse in th; better in de, en; better by no more than seeds alone can do in fi; no difference shown in sw``"""
+    alone = "by no more than seeds alone can do "
+    kinds: dict[str, list[str]] = {f"{word} {seeds}in": [] for word in ("worse", "better") for seeds in ("", alone)}
+    kinds["no difference shown in"] = []
+    for name, difference in differences.items():
+        word = "better" if difference.difference * _sign(metric) > 0 else "worse"
+        kind = f"{word} {alone if difference.within_seeds else ''}in" if difference.shown else "no difference shown in"
+        kinds[kind].append(name + (f" ({signed(difference.difference, metric)})" if numbers else ""))
+    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
 
 
 def _low_resource(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Statement | None:
@@ -305,14 +313,17 @@ def _both_ends(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Sta
 
 
 def _verdicts(found: Aggregate, estimate: Estimate, numbers: bool = True) -> str:
-    """``better than X-X-mono (+.0310) and not told apart from X-Y (-.0020)``; empty for a baseline."""
+    """``better than X-X-mono (+.0310, within what seeds alone can do) and not told apart from X-Y (-.0020)``; empty for
+    a baseline."""
     of_verdict: dict[str, list[str]] = {}
     for key, name in found.baselines.items():
         difference = estimate.differences.get(key)
         if difference is not None:
             sign = np.sign(difference.difference) * _sign(estimate.metric) if difference.shown else 0
-            value = f" ({signed(difference.difference, estimate.metric)})" if numbers else ""
-            of_verdict.setdefault(_VERDICTS[int(sign) + 1], []).append(f"{name}{value}")
+            details = [signed(difference.difference, estimate.metric)] if numbers else []
+            details += [_WITHIN_SEEDS] if difference.shown and difference.within_seeds else []
+            said = f"{name} ({', '.join(details)})" if details else name
+            of_verdict.setdefault(_VERDICTS[int(sign) + 1], []).append(said)
     return " and ".join(f"{verdict} {' and '.join(names)}" for verdict, names in of_verdict.items())
 
 
@@ -330,14 +341,10 @@ def _families(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Stat
             estimate = found.get(group, benchmark, "monolingual", metric, family)
             if estimate is not None and MONO in estimate.differences:
                 differences[family.name] = estimate.differences[MONO]
-        kinds: dict[str, list[str]] = {"worse in": [], "better in": [], "no difference shown in": []}
-        for name, difference in sorted(differences.items(), key=lambda item: _sign(metric) * item[1].difference):
-            better = difference.difference * _sign(metric) > 0
-            kind = "no difference shown in" if not difference.shown else "better in" if better else "worse in"
-            kinds[kind].append(f"{name} ({signed(difference.difference, metric)})")
-        said = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
-        if said:
-            sentences.append(f"{_capital(found.sweep.said(group))}: {'; '.join(said)}.")
+        ordered = sorted(differences.items(), key=lambda item: _sign(metric) * item[1].difference)
+        if ordered:
+            said = _where(dict(ordered), metric, numbers=True)
+            sentences.append(f"{_capital(found.sweep.said(group))}: {said}.")
     if not sentences:
         return None
     text = f"Within a language, {metric_name(metric)} less that of X-X-mono. {' '.join(sentences)}"
@@ -364,9 +371,13 @@ def _further(found: Aggregate, benchmark: str, groups: Sequence[Group], further:
 def _zero_shot(
     found: Aggregate, benchmark: str, groups: Sequence[Group], shown: Sequence[Exposure]
 ) -> Statement | None:
-    """Languages that are evaluated and were not trained on; None where all were, or it is not known."""
+    """Languages that are evaluated and were not trained on, by batching where they differ; None where there are
+    none, or it is not known."""
     metric = primary(found, benchmark)
-    trained = {row.language for row in shown if row.group in groups and row.values["query_rows"] > 0}
+    trained: dict[Group, set[str]] = {}
+    for row in shown:
+        if row.group in groups and row.values["query_rows"] > 0:
+            trained.setdefault(row.group, set()).add(row.language)
     evaluated = sorted(
         {
             statistic.name
@@ -374,10 +385,17 @@ def _zero_shot(
             for statistic in found.statistics(benchmark, setting, metric, "language")
         }
     )
-    unseen = [code for code in evaluated if code not in trained]
-    if not trained or not unseen:
+    of_unseen: dict[tuple[str, ...], list[str]] = {}
+    for group, codes in trained.items():
+        unseen = tuple(code for code in evaluated if code not in codes)
+        of_unseen.setdefault(unseen, []).append(found.sweep.said(group))
+    if not any(of_unseen):
         return None
-    which = ", all that are evaluated" if unseen == evaluated else "; the others that are evaluated were"
+    if len(of_unseen) > 1:
+        said = [f"{', '.join(names)}: {', '.join(unseen) or 'none'}" for unseen, names in of_unseen.items()]
+        return Statement("Zero-shot", f"Not trained on, of those that are evaluated, by {'; '.join(said)}.")
+    (unseen,) = of_unseen
+    which = ", all that are evaluated" if list(unseen) == evaluated else "; the others that are evaluated were"
     return Statement("Zero-shot", f"Not trained on here: {', '.join(unseen)}{which}.")
 
 
@@ -410,6 +428,11 @@ def _seeds(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Stateme
     estimate = _best(found, benchmark, groups, setting)
     deviation = number(estimate.pooled_seed_deviation, metric)
     spread = f"Standard deviation over seeds: {deviation} ({_ADJECTIVES[setting]} {metric_name(metric)}, pooled)."
+    chance = _by_seeds_alone(found, estimate, counts[0], counts[0])
+    spread += (
+        f" Two means of {counts[0]} seed{'s' if counts[0] > 1 else ''} can differ by {number(chance, metric)} by the "
+        "seeds alone (t test, .05)."
+    )
     if counts[0] >= HIERARCHICAL_SEEDS:
         text = f"{some} seeds each. Intervals are over questions and seeds. {spread}"
     elif counts[-1] >= HIERARCHICAL_SEEDS:
@@ -418,13 +441,9 @@ def _seeds(found: Aggregate, benchmark: str, groups: Sequence[Group]) -> Stateme
             f"those of the others over questions alone, for these trainings. {spread}"
         )
     else:
-        of_groups = [len(jobs) for jobs in found.groups.values()]
-        chance = _of_seeds(sum(of_groups) - len(of_groups), estimate.pooled_seed_deviation, counts[0])
         text = (
             f"{some} seed{'s' if counts[-1] > 1 else ''} each, fewer than {HIERARCHICAL_SEEDS}: intervals and tests "
-            f"are over questions, for these trainings. {spread} Two means of {counts[0]} "
-            f"seed{'s' if counts[0] > 1 else ''} can differ by {number(chance, metric)} by the seeds alone (t test, "
-            ".05)."
+            f"are over questions, for these trainings. {spread}"
         )
     return Statement("Seeds", text)
 
@@ -455,9 +474,3 @@ def _most(metric: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _percent(share: float) -> str:
-    if 0.995 <= share < 1:
-        return "over 99 % of"
-    return "all" if share == 1 else f"{100 * share:.0f} % of"

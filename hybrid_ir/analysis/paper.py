@@ -5,10 +5,8 @@ Imports no torch. What is put beside what, and which of the paper's findings hol
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,12 @@ from hybrid_ir.analysis.reproduction import (
     Row,
     Table,
     aggregate_for_paper,
+    batchings_in,
     findings,
     orders_in_words,
     reproduce,
 )
+from hybrid_ir.analysis.sweep_tables import csv_text
 from hybrid_ir.analysis.sweeps import read_sweeps
 from hybrid_ir.analysis.tables import (
     SETTING_NAMES,
@@ -45,6 +45,7 @@ from hybrid_ir.analysis.tables import (
 )
 from hybrid_ir.cache import write_atomic
 from hybrid_ir.cli import report_errors
+from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER
 
 WIDTH = 120
@@ -181,8 +182,8 @@ def write_paper_tables(found: Aggregate, reproductions: Sequence[Reproduction], 
             grids += [*beside_grids(reproduction, benchmark), orders_grid(reproduction, benchmark)]
     legend = f"% needs \\usepackage{{booktabs}}\n% {escaped(LEGEND)}\n\n"
     contents = {
-        "paper.csv": _csv(values),
-        "paper_orders.csv": _csv(orders),
+        "paper.csv": csv_text(values),
+        "paper_orders.csv": csv_text(orders),
         "paper.tex": legend + "\n".join(latex(grid) for grid in grids),
     }
     for name, content in contents.items():
@@ -225,14 +226,6 @@ def _order_records(row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    content = io.StringIO()
-    writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return content.getvalue()
-
-
 # ---------------------------------------------------------------------------------------------------------- command
 
 
@@ -251,9 +244,12 @@ def print_reproduction(reproduction: Reproduction, console: Console) -> None:
             console.print(rich_table(grid))
     console.print(Text(LEGEND, style="dim"))
     for benchmark in reproduction.benchmarks:
+        there = findings(reproduction, benchmark)
+        if not there:
+            continue
         console.print()
         console.print(Text(f"What of the paper's findings holds on {benchmark}", style="bold"))
-        for finding in findings(reproduction, benchmark):
+        for finding in there:
             say(f"- {finding.claim}: {finding.verdict}")
             for text in finding.numbers:
                 say(f"    {text}")
@@ -271,6 +267,13 @@ def _run(arguments: list[str]) -> int:
     sweep = read_sweeps([Path(name).expanduser() for name in options.sweeps])
     found = aggregate_for_paper(sweep, options.permutations, options.resamples, options.seed)
     reproductions = reproduce(found, options.model)
+    if not reproductions:
+        names = ", ".join(map(str, sweep.folders))
+        if not batchings_in(found):
+            why = "no complete job of one of the paper's batchings; sweep over sampler=x_x_mono,x_y,hybrid"
+        else:
+            why = f"{', '.join(found.reported)}: evaluated in none of the paper's languages; evaluate some of them"
+        raise DataError(f"{names}: {why}")
     written = write_paper_tables(found, reproductions, folder)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     for reproduction in reproductions:

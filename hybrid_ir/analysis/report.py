@@ -126,6 +126,7 @@ def write_report(
             notes=found.notes,
             parts=parts,
             paper=[_BesidePaper.of(reproduction) for reproduction in reproductions],
+            paper_notes=[note for note in of_paper.notes if note not in found.notes],
             paper_legend=PAPER_LEGEND,
             marks=MARKS,
             settings=SETTINGS_EXPLAINED,
@@ -185,7 +186,7 @@ class _BesidePaper:
 
     @classmethod
     def of(cls, reproduction: Reproduction) -> _BesidePaper:
-        """With all tables."""
+        """With all tables of the benchmarks on which something is found or that the paper has."""
         benchmarks = [
             _PaperBenchmark(
                 name,
@@ -196,17 +197,18 @@ class _BesidePaper:
             )
             for name in reproduction.benchmarks
         ]
-        return cls(reproduction.title, benchmarks, reproduction.notes)
+        shown = [benchmark for benchmark in benchmarks if benchmark.findings or benchmark.tables]
+        return cls(reproduction.title, shown, reproduction.notes)
 
 
 def _reproductions(
     found: Aggregate, permutations: int, resamples: int, seed: int
 ) -> tuple[Aggregate, list[Reproduction]]:
-    """The sweep beside the paper; nothing where it has not two of the paper's batchings."""
+    """The sweep beside the paper; nothing where it has not two of the paper's batchings, or nothing would be said."""
     if not any(len(groups) > 1 for _, groups in batchings_in(found)):
         return found, []
     of_paper = aggregate_for_paper(found.sweep, permutations, resamples, seed, found)
-    return of_paper, reproduce(of_paper)
+    return of_paper, [found for found in reproduce(of_paper) if _BesidePaper.of(found).benchmarks]
 
 
 def _title(found: Aggregate) -> str:
@@ -302,7 +304,7 @@ def _run(arguments: list[str]) -> int:
         raise ConfigError(f"--tolerance {options.tolerance:g}: give a share of the metric, from 0 to 1")
     folder = output_folder(options.output, options.sweeps)
     found = read_and_aggregate(options)
-    further = (options.metric or [])[1:]
+    further = list(dict.fromkeys(options.metric or []))[1:]
     said = write_report(
         found, folder, options.tolerance, options.resamples, options.permutations, further, options.seed
     )

@@ -7,7 +7,8 @@ test over question ids (``significance.py``); between the paper and here there i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -23,7 +24,6 @@ from hybrid_ir.analysis.runs import metrics_in
 from hybrid_ir.analysis.sweep_tables import primary
 from hybrid_ir.analysis.sweeps import MODEL, Group, Job, Sweep
 from hybrid_ir.analysis.tables import SETTING_NAMES, interval_text, metric_name, number, p_text, signed
-from hybrid_ir.errors import DataError
 from hybrid_ir.evaluation.benchmarks.base import LOWER_IS_BETTER, SETTINGS, Setting
 from hybrid_ir.run_folder import CONFIG_FILE
 
@@ -180,6 +180,8 @@ class Reproduction:
     """What the runs began with."""
     groups: Mapping[Batching, Group]
     tables: list[Table]
+    selected_on: Collection[str] = ()
+    """Benchmarks on which the best step was chosen: nothing is found on them."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -212,17 +214,21 @@ def aggregate_for_paper(
         permutations: of the tests.
         resamples: of the intervals.
         seed: of both.
-        found: an aggregate of the sweep, taken where the paper has none of its benchmarks.
+        found: an aggregate of the sweep: of its benchmarks those that the paper has are read again, and it is returned
+            where the paper has none; None reads all.
 
     Raises:
         DataError: runs cannot be compared.
     """
-    if found is not None and not set(found.benchmarks) & set(paper_languages()):
-        return found
+    benchmarks = None
+    if found is not None:
+        benchmarks = [name for name in found.benchmarks if name in paper_languages()]
+        if not benchmarks:
+            return found
     folders = [job.folder for job in sweep.jobs if job.complete and job.folder is not None]
     common = set.intersection(*(set(metrics_in(folder)) for folder in folders))
     metrics = [metric for metric in METRICS if metric in common]
-    return aggregate(sweep, metrics or None, None, permutations, resamples, seed, paper_languages())
+    return aggregate(sweep, metrics or None, benchmarks, permutations, resamples, seed, paper_languages())
 
 
 def batchings_in(found: Aggregate) -> list[tuple[str, dict[Batching, Group]]]:
@@ -237,7 +243,7 @@ def batchings_in(found: Aggregate) -> list[tuple[str, dict[Batching, Group]]]:
     result = []
     for name, groups in by_variant.items():
         there: dict[Batching, Group] = {}
-        for group in sorted(groups, key=lambda group: (abs(float(group.ratio or 0) - RATIO), group.ratio)):
+        for group in sorted(groups, key=lambda group: (round(abs(float(group.ratio or 0) - RATIO), 9), group.ratio)):
             ends: dict[float | None, Batching] = {1.0: "x_x_mono", 0.0: "x_y"}
             there.setdefault(ends.get(group.ratio, "hybrid"), group)
         result.append((name, there))
@@ -251,8 +257,9 @@ def reproduce(found: Aggregate, model: Model | None = None) -> list[Reproduction
         found: what ``aggregate_for_paper`` returned.
         model: the paper's; None takes the one that the runs' encoder is named after, else XLM-R.
 
-    Raises:
-        DataError: nothing in the sweep is one of the paper's batchings.
+    Returns:
+        One for each value of what else was varied; none without the paper's batchings, or where a benchmark of the
+        paper's is evaluated in none of its languages.
     """
     result = []
     for variant, groups in batchings_in(found):
@@ -265,12 +272,7 @@ def reproduce(found: Aggregate, model: Model | None = None) -> list[Reproduction
             notes = list(_notes(found, groups, jobs, chosen, {table.benchmark for table in tables}))
             if model is None and known is None and any(table.number for table in tables):
                 notes.insert(0, f"{encoder} is neither of the paper's encoders: XLM-R stands beside it")
-            result.append(Reproduction(variant, chosen, encoder, groups, tables, notes))
-    if not result:
-        raise DataError(
-            f"{', '.join(map(str, found.sweep.folders))}: no complete job of one of the paper's batchings; sweep over "
-            "sampler=x_x_mono,x_y,hybrid"
-        )
+            result.append(Reproduction(variant, chosen, encoder, groups, tables, found.selected_on, notes))
     return result
 
 
@@ -379,7 +381,9 @@ def _notes(
                 f"{benchmark}: a sample of the passages ({', '.join(samples)}), which makes it easier: only the order "
                 "of the batchings can be put beside the paper's"
             )
-    for benchmark in sorted(benchmarks - set(paper_languages())):
+    for benchmark in sorted(benchmarks & found.selected_on):
+        notes.append(f"{benchmark}: the best step was chosen on it, so nothing is found there")
+    for benchmark in sorted(benchmarks - set(paper_languages()) - found.selected_on):
         notes.append(f"{benchmark}: not in the paper; only the order of the batchings says something about it")
     return notes
 
@@ -441,20 +445,30 @@ _MIRACL_CLAIMS = (
 
 
 def findings(reproduction: Reproduction, benchmark: str) -> list[Finding]:
-    """What the paper finds, and whether it holds on a benchmark; nothing where no pair was measured."""
+    """What the paper finds, and whether it holds on a benchmark; nothing where no pair was measured, or the best step
+    was chosen on it. A pair that the paper's own table has otherwise does not count."""
+    if benchmark in reproduction.selected_on:
+        return []
     found = []
     for claim in _MIRACL_CLAIMS if benchmark == "miracl" else _CLAIMS:
-        numbers, shown = [], []
+        numbers: list[str] = []
+        better: list[int] = []
+        differences: list[Difference] = []
         for setting, metric, first, second in claim.pairs:
             pair = (first, second) if (first, second) in PAIRS else (second, first)
             order = reproduction.order(benchmark, setting, metric, *pair)
             if order is None or order.ours is None:
                 continue
+            as_claimed = pair == (first, second)
+            if order.paper is not None and not claim.keeps and order.better is not as_claimed:
+                numbers.append(f"{_in_words(order, setting)}, not counted: the paper's table has it otherwise")
+                continue
             sign = 1 if (order.ours.difference > 0) != (metric in LOWER_IS_BETTER) else -1
-            shown.append((sign if pair == (first, second) else -sign) if order.ours.shown else 0)
+            better.append((sign if as_claimed else -sign) if order.ours.shown else 0)
+            differences.append(order.ours)
             numbers.append(_in_words(order, setting))
-        if shown:
-            found.append(Finding(claim.text, _verdict(shown, claim.keeps), tuple(numbers)))
+        if better:
+            found.append(Finding(claim.text, _verdict(better, differences, claim.keeps), tuple(numbers)))
     return found
 
 
@@ -471,15 +485,31 @@ def orders_in_words(reproduction: Reproduction, benchmark: str) -> str:
     )
 
 
-def _verdict(shown: Sequence[int], keeps: bool) -> str:
+def _verdict(better: Sequence[int], differences: Sequence[Difference], keeps: bool) -> str:
     """In words, of pairs: 1 shown as claimed, -1 the other way round, 0 no difference shown."""
+    held, reverse, pairs = better.count(1), better.count(-1), len(better)
+    if keeps and not reverse:
+        return "Not contradicted: no loss is shown."
+    if not held and not reverse:
+        return "No difference is shown."
     if keeps:
-        return "Does not hold: a loss is shown." if -1 in shown else "Not contradicted: no loss is shown."
-    if set(shown) == {1}:
-        return "Holds."
-    if 1 in shown:
-        return f"Holds in {shown.count(1)} of {len(shown)}; the other way round in {shown.count(-1)}."
-    return "Does not hold: the other order is shown." if -1 in shown else "No difference is shown."
+        text = "Does not hold: a loss is shown"
+    elif held == pairs:
+        text = "Holds"
+    elif reverse == pairs:
+        text = "Does not hold: the other order is shown"
+    else:
+        counts = {"not shown": pairs - held - reverse, "the other way round": reverse}
+        text = ", ".join([f"Holds in {held} of {pairs}", *(f"{what} in {n}" for what, n in counts.items() if n)])
+    shown = [difference for difference, sign in zip(differences, better, strict=True) if sign]
+    within = sum(difference.within_seeds for difference in shown)
+    if 0 < within < len(shown):
+        return f"{text}; {within} of these {len(shown)} within what seeds alone can do."
+    if within:
+        return f"{text} for these trainings; seeds alone could do as much."
+    if any(math.isnan(difference.by_seeds_alone) for difference in shown):
+        return f"{text} for these trainings; one seed settles nothing."
+    return f"{text}."
 
 
 def _in_words(order: Order, setting: Setting) -> str:

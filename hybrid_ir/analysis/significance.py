@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 """Coverage of intervals; tests are at 1 - ``LEVEL``."""
@@ -103,8 +103,9 @@ def hierarchical_interval(
     """Percentile bootstrap over seeds and questions (Davison and Hinkley 1997, section 3.8).
 
     A resample draws questions, the same for both systems, and for each system, independently, as many of its seeds as
-    it has. The interval is for a training with other seeds and for other questions. It is a little too short with few
-    seeds: the variance over S seeds comes out (S - 1) / S as large.
+    it has. The interval is for a training with other seeds and for other questions. It is too short with few seeds: the
+    variance over S seeds comes out (S - 1) / S as large, and a normal quantile stands for t's. Where only seeds differ
+    it misses 0 in 12 % of cases with five seeds each, in 8 % with ten; ``by_seeds_alone`` in 5 %.
 
     Args:
         baseline: [seeds, questions, cells], NaN where a question does not count (alike in all).
@@ -237,6 +238,21 @@ def pooled_standard_deviation(groups: Sequence[np.ndarray]) -> np.ndarray:
     squares = sum(np.square(group - group.mean(axis=0)).sum(axis=0) for group in groups)
     freedom = sum(len(group) - 1 for group in groups)
     return np.sqrt(squares / freedom) if freedom else np.full(groups[0].shape[1], np.nan)
+
+
+def by_seeds_alone(deviation: np.ndarray, freedom: int, *seeds: int) -> np.ndarray:
+    """Least difference of two means over seeds that a t test at 1 - ``LEVEL`` shows: what seeds alone can do.
+
+    Args:
+        deviation: [statistics] standard deviation over seeds, pooled.
+        freedom: its degrees of freedom.
+        seeds: of each of the two means.
+
+    Returns:
+        [statistics]; NaN without a degree of freedom.
+    """
+    error = deviation * np.sqrt(sum(1 / count for count in seeds))
+    return np.asarray(stdtrit(freedom, (1 + LEVEL) / 2) * error if freedom else np.full_like(error, np.nan))
 
 
 def _present(values: np.ndarray) -> np.ndarray:

@@ -56,18 +56,18 @@ def write_tables(found: Aggregate, folder: Path) -> list[Path]:
         write_atomic(folder / name, content)
         written.append(folder / name)
 
-    write("jobs.csv", _csv([job_record(found, job) for job in found.sweep.jobs]))
+    write("jobs.csv", csv_text([job_record(found, job) for job in found.sweep.jobs]))
     estimates = [estimate_record(found, estimate) for estimate in found.estimates]
     parquet = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(estimates), parquet, compression="zstd")
     write("aggregate.parquet", parquet.getvalue())
-    write("aggregate.csv", _csv(estimates))
+    write("aggregate.csv", csv_text(estimates))
     shown = exposure(found)
     if shown:
-        write("exposure.csv", _csv([exposure_record(found, row) for row in shown]))
+        write("exposure.csv", csv_text([exposure_record(found, row) for row in shown]))
     bias = language_bias(found)
     if bias:
-        write("language_bias.csv", _csv([bias_record(found, row) for row in bias]))
+        write("language_bias.csv", csv_text([bias_record(found, row) for row in bias]))
     grids = [*report_grids(found), *([exposure_grid(found, shown)] if shown else []), jobs_grid(found)]
     write(
         "tables.tex",
@@ -154,7 +154,8 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same columns as CSV; a number that is not defined is an empty field."""
     content = io.StringIO()
     writer = csv.DictWriter(content, list(rows[0]), lineterminator="\n")
     writer.writeheader()
