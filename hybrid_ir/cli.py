@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -44,20 +44,22 @@ from hybrid_ir.launching.devices import gpu_slots, gpus
 from hybrid_ir.launching.faults import report_is_mine, reported
 from hybrid_ir.launching.processes import available_threads
 from hybrid_ir.launching.ranks import already_launched, check_launched, global_rank, run_ranks
-from hybrid_ir.launching.search import check_search, check_sweeper, direction, searches
+from hybrid_ir.launching.search import check_monitor, check_search, check_sweeper, direction, searches, trials
 from hybrid_ir.launching.sweep import (
     SESSION,
     Job,
     Session,
     job_names,
+    known_names,
     log_summary,
     monitor_value,
     print_table,
     run_settings,
     sweep_exit_code,
+    sweeper_params,
     swept_keys,
 )
-from hybrid_ir.launching.sweep_folder import SWEEP_FILE, is_begun, is_complete, read_sweep, sweep_folder
+from hybrid_ir.launching.sweep_folder import SWEEP_FILE, is_begun, is_complete, sweep_folder
 from hybrid_ir.resume import MAY_CHANGE, NOT_KEPT, prepare_resume
 from hybrid_ir.run_folder import (
     CONFIG_FILE,
@@ -225,19 +227,17 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
             raise ConfigError(f"{said(override)}: each job of a sweep has a folder of its own; use hydra.sweep.dir=DIR")
         if override.key_or_group == "resume":
             raise ConfigError(f"{said(override)}: a sweep starts new runs; resume one run at a time, without -m")
-    params = OmegaConf.to_container(hydra_config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    params = sweeper_params(hydra_config)
     basic = not searches(hydra_config)
     if not basic and composing.command == "evaluate":
         raise ConfigError("hydra/sweeper: an evaluation has no monitor to search by; list the values, or use train.py")
-    assert isinstance(params, dict)
-    named = {str(key): value for key, value in params.items()}
-    for override in [*parse_settings([f"{key}={value}" for key, value in named.items()]), *overrides]:
+    for override in [*parse_settings([f"{key}={value}" for key, value in params.items()]), *overrides]:
         if basic and override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
                 f"{said(override)}: an interval needs a sweeper that draws values (hydra/sweeper=optuna); list the "
                 f"values instead, e.g. {override.key_or_group}=1,2,3"
             )
-    few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], named)
+    few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], params)
     seen: dict[tuple[str, ...], Config] = {}
     for job in [*few, *jobs]:  # a few first in which every value occurs: a mistake shows up early in a large sweep
         if tuple(job) not in seen:
@@ -249,7 +249,19 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
                     "hydra.sweep.dir=DIR"
                 )
             seen[tuple(job)] = config
+    _check_one_launcher(seen.values())
     return {tuple(job): seen[tuple(job)] for job in jobs}
+
+
+def _check_one_launcher(configs: Iterable[Config]) -> None:
+    """Raises ConfigError where the jobs of a sweep ask for different launchers: it has one for all."""
+    launchers = [flatten(config.launcher.model_dump()) for config in configs]
+    for key in launchers[0]:
+        values = list(dict.fromkeys(show(launcher.get(key)) for launcher in launchers))
+        if len(values) > 1:
+            raise ConfigError(
+                f"launcher.{key}={','.join(values)}: takes one value for the whole sweep; make a sweep of each"
+            )
 
 
 def _check_sweep_dir(sweep_dir: str, names: Sequence[str]) -> None:
@@ -274,7 +286,7 @@ def _known_names(folder: Path, jobs: Sequence[Sequence[str]], names: Sequence[st
     Raises:
         ConfigError: two jobs would have the same name.
     """
-    known = {frozenset(run_settings(job["overrides"])): job["name"] for job in read_sweep(folder)}
+    known = known_names(folder)
     found = [known.get(frozenset(run_settings(job)), name) for job, name in zip(jobs, names, strict=True)]
     for name in found:
         if found.count(name) > 1:
@@ -378,12 +390,11 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             if isinstance(first, TrainConfig) and isinstance(first.launcher, SlurmLauncherConfig):
                 check_slurm(jobs.values(), first.dry_run)
             if isinstance(first, TrainConfig) and first.dry_run:
-                return _dry_run_of_sweep(settings, whole, jobs)
+                return _dry_run_of_sweep(composing, settings, whole, jobs)
             sweep_arguments, session = _prepare_sweep(composing, settings, flags, whole, jobs)
         elif not (options.cfg or options.info):
-            if "launcher=slurm" in settings:
-                raise ConfigError("launcher=slurm: is how the jobs of a sweep run, and this is one run; add -m")
             config, kept = prepare(composing, settings)
+            _check_launcher_of_one_run(config, settings)
     if options.cfg or options.info:
         return _inform(command, [*flags, *prepared])
     if sweep:
@@ -395,19 +406,70 @@ def _without(settings: Sequence[str], key: str) -> list[str]:
     return [s for s, o in zip(settings, parse_settings(settings), strict=True) if o.key_or_group != key]
 
 
-def _dry_run_of_sweep(settings: Sequence[str], whole: Any, jobs: Mapping[tuple[str, ...], Config]) -> int:
-    """Measures one job, with the threads that it will have, and says what all of them take; for a cluster, shows the
-    batch script instead."""
-    first, config = next(iter(jobs.items()))
+def _check_launcher_of_one_run(config: Config, settings: Sequence[str]) -> None:
+    """Raises ConfigError where a launcher of sweeps is asked for that one run would not use.
+
+    A job of a sweep says hydra.mode=RUN: an experiment may bring its sweep's launcher with it.
+    """
+    if not isinstance(config, TrainConfig) or config.resume is not None:
+        return
+    job = any(o.key_or_group == "hydra.mode" for o in parse_settings(settings))
+    if isinstance(config.launcher, SlurmLauncherConfig) and not job:
+        raise ConfigError("launcher=slurm: is how the jobs of a sweep run, and this is one run; add -m")
+
+
+def _swept(settings: Sequence[str], whole: Any, jobs: Sequence[Sequence[str]]) -> set[str]:
+    """Keys that take several values in a sweep."""
+    own = [setting for setting in _without(settings, "sweep") if not setting.startswith("hydra")]
+    return swept_keys(own, sweeper_params(whole), jobs)
+
+
+def _folder_and_names(
+    settings: Sequence[str], whole: Any, jobs: Sequence[Sequence[str]]
+) -> tuple[Path | None, list[str]]:
+    """Folder of a sweep, None where it gets a new one, and names of its jobs.
+
+    Raises:
+        ConfigError: the folder is named twice, or two jobs would have the same name.
+    """
+    parsed = parse_settings(settings)
+    named = [o for o in parsed if o.key_or_group == "sweep" and o.value() is not None]
+    given = [o for o in parsed if o.key_or_group == "hydra.sweep.dir"]
+    if named and given:
+        raise ConfigError(f"{said(named[-1])}: hydra.sweep.dir={given[-1].value()} names its folder too; keep one")
+    names = job_names(jobs, _swept(settings, whole, jobs))
+    if named:
+        folder = sweep_folder(str(named[-1].value()))
+        return folder, names if searches(whole) else _known_names(folder, jobs, names)
+    return (Path(str(whole.hydra.sweep.dir)) if given else None), names  # with what Hydra puts in for ${...}
+
+
+def _dry_run_of_sweep(
+    composing: Composer, settings: Sequence[str], whole: Any, jobs: Mapping[tuple[str, ...], Config]
+) -> int:
+    """Measures one job, with the threads that it will have, and says what all that are to run take; for a cluster,
+    shows the batch script instead."""
+    jobs = {tuple(_without(job, "dry_run")): config for job, config in jobs.items()}
+    folder, names = _folder_and_names(settings, whole, [list(job) for job in jobs])
+    number = trials(whole, len(jobs)) if searches(whole) else len(jobs)
+    todo = dict(zip(names, jobs.items(), strict=True))
+    if folder is not None and folder.is_dir() and not searches(whole):
+        complete = _continue_sweep(composing, folder, jobs, names)
+        todo = {name: job for name, job in todo.items() if name not in complete}
+        number = len(todo)
+    if not todo:
+        print(f"sweep {folder}: all {len(jobs)} jobs are complete")
+        return 0
+    name, (first, config) = next(iter(todo.items()))
     assert isinstance(config, TrainConfig)
     if isinstance(config.launcher, SlurmLauncherConfig):
         from hybrid_ir.launching.slurm import show_batch
 
-        named = [o.value() for o in parse_settings(settings) if o.key_or_group == "sweep" and o.value() is not None]
-        folder = sweep_folder(str(named[-1])) if named else Path(str(whole.hydra.sweep.dir)).absolute()
-        every = [list(job) for job in jobs]
-        name = job_names(every, swept_keys([], {}, every))[0]
-        print(show_batch(config, folder, Job(0, name, folder / name, [], _without(first, "dry_run")), len(jobs)))
+        folder = folder or Path(str(whole.hydra.sweep.dir))
+        if searches(whole):  # an array for each draw
+            number = min(number, int(whole.hydra.sweeper.get("n_jobs") or 1))
+        job = Job(names.index(name), name, folder.absolute() / name, [], first)
+        print(show_batch(config, folder.absolute(), job, number))
         return 0
     import torch
     from rich.console import Console
@@ -415,7 +477,7 @@ def _dry_run_of_sweep(settings: Sequence[str], whole: Any, jobs: Mapping[tuple[s
     from hybrid_ir.training.dry_run import dry_run
 
     torch.set_num_threads(config.threads or max(1, available_threads() // config.launcher.jobs))
-    dry_run(config, Console(), len(jobs))
+    dry_run(config, Console(), number)
     return 0
 
 
@@ -431,46 +493,41 @@ def _prepare_sweep(
     Returns:
         Hydra's arguments, and what the launcher is to know.
     """
-    named = [o for o in parse_settings(settings) if o.key_or_group == "sweep" and o.value() is not None]
+    every = [list(job) for job in jobs]
+    asked, names = _folder_and_names(settings, whole, every)
+    named = any(o.key_or_group == "sweep" and o.value() is not None for o in parse_settings(settings))
     settings = _without(settings, "sweep")
     configs = list(jobs.values())
-    params = OmegaConf.to_container(whole.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
-    assert isinstance(params, dict)
-    every = [list(job) for job in jobs]
-    swept = swept_keys([s for s in settings if not s.startswith("hydra")], params, every)
-    names = job_names(every, swept)
     session = Session(slots=_slots(configs))
     first = configs[0]
     if isinstance(first, TrainConfig) and isinstance(first.launcher, SlurmLauncherConfig):
         session.batch = first
-    given = [o for o in parse_settings(settings) if o.key_or_group == "hydra.sweep.dir"]
     prepared = composing.prepared(_without(settings, "hydra.sweep.dir"))
     if searches(whole):
-        session.trials = int(whole.hydra.sweeper.get("n_trials") or len(jobs))
+        session.trials = trials(whole, len(jobs))
         prepared += direction(settings, whole, cast(TrainConfig, first))
-    if named and given:
-        raise ConfigError(f"{said(named[-1])}: hydra.sweep.dir={given[-1].value()} names its folder too; keep one")
-    if named:
-        folder = sweep_folder(str(named[-1].value()))
+        check_monitor(cast(list[TrainConfig], configs))
+    if asked is not None and named:
+        folder = asked
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "sweep")
-        if session.batch is not None:
-            check_queue(folder)
+        check_queue(folder)
         if session.trials is not None:
-            check_search(folder, settings, {*swept, *_MAY_DIFFER})
+            params = [f"{key}={value}" for key, value in sweeper_params(whole).items()]
+            check_search(folder, [*params, *settings], {*_swept(settings, whole, every), *_MAY_DIFFER})
         else:
-            names = _known_names(folder, every, names)
             session.names = dict(zip(jobs, names, strict=True))
             session.complete = _continue_sweep(composing, folder, jobs, names)
         prepared.append(f"hydra.sweep.dir={quote(str(folder))}")
-    elif given:
-        folder = Path(str(whole.hydra.sweep.dir))  # with what Hydra puts in for ${...}
+    elif asked is not None:
+        folder = asked
         prepared.append(f"hydra.sweep.dir={quote(str(folder.absolute()))}")
         if session.trials is not None and (folder / SWEEP_FILE).exists():
             raise ConfigError(f"hydra.sweep.dir={folder}: holds a sweep; sweep={folder} instead goes on with it")
         _check_sweep_dir(str(folder), [] if session.trials is not None else names)
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder, 0.0, "hydra.sweep.dir")
+        check_queue(folder, "hydra.sweep.dir")
     else:
         folder = unique_dir("sweeps")
         hold(folder)
@@ -489,7 +546,7 @@ def _slots(configs: Sequence[Config]) -> list[dict[str, str]]:
     """What divides this machine's GPUs among the jobs that run side by side; empty where there is nothing to divide."""
     if any(isinstance(c, TrainConfig) and isinstance(c.launcher, SlurmLauncherConfig) for c in configs):
         return []
-    parallel = max((c.launcher.jobs for c in configs if isinstance(c, TrainConfig)), default=1)
+    parallel = max(c.launcher.jobs for c in configs)
     places = [c.trainer if isinstance(c, TrainConfig) else c for c in configs]
     wanted = [place for place in places if place.accelerator != "cpu"]
     if parallel == 1 or not wanted or (all(place.accelerator == "auto" for place in wanted) and not gpus()):

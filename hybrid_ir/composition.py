@@ -249,6 +249,12 @@ class Composer:
     def _mapping_of(self, name: str) -> Key | None:
         return next((k for k in self.keys.values() if k.mapping and name.startswith(k.name + ".")), None)
 
+    def _adds_entries(self, override: Override) -> bool:
+        """Whether a setting is one entry of a free mapping, or a whole one."""
+        key = self.keys.get(override.key_or_group)
+        whole = key is not None and key.mapping and isinstance(override.value(), dict)
+        return whole or self._mapping_of(override.key_or_group) is not None
+
     def _check_option(self, override: Override) -> None:
         group, options = override.key_or_group, self.options(override.key_or_group)
         said = f"{group}={_text_of(override)}"
@@ -326,7 +332,7 @@ class Composer:
         prepared = []
         for setting, override in zip(settings, parse_settings(settings), strict=True):
             free = override.type is not None and not override.is_add() and not override.is_delete()
-            if free and not override.is_force_add() and self._mapping_of(override.key_or_group) is not None:
+            if free and not override.is_force_add() and self._adds_entries(override):
                 setting = "++" + setting
             prepared.append(setting)
         return prepared

@@ -1010,6 +1010,7 @@ class LocalLauncherConfig(Section):
     """The jobs of a sweep on this machine, each in a process of its own."""
 
     kind: Literal["local"] = "local"
+    """Where jobs run: on this machine."""
     jobs: PositiveInt = 1
     """Jobs that run side by side; on one machine each gets its share of the CPU threads."""
     time_limit_minutes: PositiveFloat | None = None

@@ -16,6 +16,9 @@ lines = [line for line in script.splitlines() if line.startswith("#SBATCH --")]
 directives = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines)
 if directives.get("partition") == "wrong":
     sys.exit("sbatch: error: invalid partition specified: wrong")
+if directives.get("partition") == "slow":
+    (HERE / "asked").touch()
+    time.sleep(3)
 job = 100 * (1 + len(list(HERE.glob("*.job"))))
 copy = HERE / f"{job}.job"
 copy.write_text(script)
@@ -36,6 +39,7 @@ for number, name in enumerate(names):
 print("Submitted batch job", job)
 """,
     "slurmd": r"""
+signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Slurm's daemons start jobs, not sbatch
 name, script = sys.argv[1:]
 for restart in range(10):
     environment = {**os.environ, **({"SLURM_RESTART_COUNT": str(restart)} if restart else {})}
@@ -79,11 +83,21 @@ for path in HERE.glob("*.queued"):
 """,
     "scancel": r"""
 import psutil
-for below in psutil.Process(int((HERE / f"{sys.argv[-1]}.queued").read_text())).children(recursive=True):
-    if below.cmdline()[3:4] == ["submitit.core._submit"]:  # a task, not srun, which is given the same words
-        for process in [below, *below.children(recursive=True)]:
+for job in sys.argv[1:]:
+    queued = HERE / f"{job}.queued"
+    started = psutil.Process(int(queued.read_text()))
+    below = started.children(recursive=True)
+    # tasks, not srun, which is given the same words
+    tasks = [process for process in below if process.cmdline()[3:4] == ["submitit.core._submit"]]
+    for task in tasks:
+        for process in [task, *task.children(recursive=True)]:
             process.terminate()
-(HERE / "cancelled").open("a").write(sys.argv[-1] + "\n")
+    if not tasks:  # it has not begun
+        for process in [started, *below]:
+            process.kill()
+        queued.unlink()
+    with (HERE / "cancelled").open("a") as file:
+        file.write(job + "\n")
 """,
 }
 
@@ -93,6 +107,6 @@ def write_programs(folder: Path) -> None:
     folder.mkdir()
     for name, code in PROGRAMS.items():
         program = folder / name
-        imports = "import os, signal, subprocess, sys\nfrom pathlib import Path\n"
+        imports = "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
         program.write_text(f"#!{sys.executable}\n{imports}HERE = Path(__file__).parent\n{code}")
         program.chmod(0o755)

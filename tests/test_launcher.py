@@ -523,6 +523,22 @@ def test_a_sweep_grows_and_keeps_its_jobs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.torch
+def test_evaluations_side_by_side(tmp_path: Path) -> None:
+    from small_runs import exported_model  # which imports torch
+
+    model = exported_model(tmp_path / "model")
+    cldr = ["benchmark=[cldr]", "benchmark.cldr.languages=[en]", "benchmark.cldr.limit=2", "accelerator=cpu"]
+    settings = [f"model.name_or_path={model}", *cldr, "evaluation.shard_size=8,16", "launcher.jobs=2", "sweep=e"]
+    command = [sys.executable, str(REPOSITORY / "evaluate.py"), "-m", *settings]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 jobs, 2 side by side" in done.stdout
+    assert done.stdout.index("completed") > done.stdout.rindex("started")
+    assert {one["state"] for one in read_sweep(tmp_path / "sweeps" / "e")} == {"completed"}
+
+
+@pytest.mark.slow
+@pytest.mark.torch
 def test_jobs_share_what_is_made_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     settings = small_data(tmp_path)

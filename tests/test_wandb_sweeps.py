@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib.image
 import pytest
+import wandb
 import yaml
 from small_runs import refused_line, small_run, write_corpus
 from synthetic_sweeps import RATIOS, base_config, changed, scores, write_job, write_sweep
@@ -31,11 +32,13 @@ from hybrid_ir.analysis.sweeps import read_sweeps
 from hybrid_ir.cli import check_sweep, prepare
 from hybrid_ir.composition import composer, conf_dir, quote_path
 from hybrid_ir.config import TrainConfig
+from hybrid_ir.errors import UserError
 from hybrid_ir.evaluation.benchmarks.base import SETTINGS
 from hybrid_ir.languages import MIRACL
 from hybrid_ir.launching.sweep import Job, JobResult, log_summary
+from hybrid_ir.run_folder import claim
 from hybrid_ir.tracking import workspace
-from hybrid_ir.tracking.wandb_start import STEP
+from hybrid_ir.tracking.wandb_start import STEP, begin
 
 FEW = ["--permutations", "100", "--resamples", "100"]
 LOGGED = {"logger.name": "wandb", "logger.group": "first", "logger.project": "ratios"}
@@ -185,6 +188,39 @@ def test_a_summary_of_jobs_in_several_projects_is_refused(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --project: the jobs log to ratios, other; name one\n"
     assert not (sweep / "wandb").exists()
+
+
+def foreign(files: Path) -> Path:
+    """What another run has kept offline in the same folder."""
+    quiet = wandb.Settings(silent=True)
+    with wandb.init(project="other", dir=str(files.parent), mode="offline", settings=quiet) as run:
+        run.log({"loss": 1.0})
+        return Path(run.dir).parent
+
+
+def test_a_summary_beside_other_runs_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(tmp_path / "ratios", ratios=(0.0, 1.0), seeds=(1,), settings=LOGGED)
+    theirs = foreign(tmp_path / "wandb")
+    for number in (1, 2):
+        summarise(tmp_path, tmp_path / "ratios", "--output", str(tmp_path), WANDB_MODE="offline")
+        assert len(parts(tmp_path)) == 2, f"after summary {number}: theirs, and the last of ours"
+        assert list(theirs.glob("*.wandb"))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_run_that_is_refused_leaves_its_folder_as_it_was(tmp_path: Path, beside: bool) -> None:
+    theirs = foreign(tmp_path / "wandb") if beside else None
+    before = {path for path in tmp_path.rglob("*") if not path.is_symlink()}
+
+    def start(mode: str, run_id: str) -> None:
+        wandb.init(id=run_id, dir=str(tmp_path), mode="offline", settings=wandb.Settings(silent=True)).finish()
+        raise wandb.errors.UsageError("not so")
+
+    with pytest.raises(UserError, match="not so; mend it"):
+        begin(tmp_path, "new", start, "offline")
+    assert {path for path in tmp_path.rglob("*") if not path.is_symlink()} == before
+    if theirs is None:
+        assert claim(str(tmp_path)) == tmp_path
 
 
 # ------------------------------------------------------------------------------------------------- ends of sweeps
@@ -339,6 +375,8 @@ def test_all_command_lines_of_the_sweep_that_agents_run_are_valid(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_PROJECT", "agents")
+    monkeypatch.setenv("WANDB_ENTITY", "somebody")
     assert AGENTS["method"] == "grid"
     grid = list(product(*(of_key["values"] for of_key in AGENTS["parameters"].values())))
     seen = set()
@@ -350,6 +388,7 @@ def test_all_command_lines_of_the_sweep_that_agents_run_are_valid(
             config, _ = prepare(composing, [quote_path(setting) for setting in settings])
             assert isinstance(config, TrainConfig)
             assert (config.logger.name, config.logger.group) == ("wandb", "s1")
+            assert (config.logger.project, config.logger.entity) == ("agents", "somebody")
             assert config.output_dir == str(tmp_path / "sweeps" / "s1" / f"r{number}")
             seen.add((config.sampler.mono_ratio, config.seed))
         given = ["sampler.mono_ratio=0,0.25,0.5,0.75,1", "seed=1,2,3"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hybrid_ir.config import EvaluateConfig, TrainConfig
 from hybrid_ir.errors import ConfigError
-from hybrid_ir.launching.sweep_folder import read_sweep
+from hybrid_ir.launching.sweep_folder import is_complete, read_sweep
 
 
 def check_slurm(configs: Iterable[TrainConfig | EvaluateConfig], dry_run: bool) -> None:
@@ -38,22 +38,35 @@ def check_slurm(configs: Iterable[TrainConfig | EvaluateConfig], dry_run: bool) 
             )
 
 
-def check_queue(folder: Path) -> None:
-    """Checks that no job of a sweep waits in Slurm's queue: a job that runs already holds its folder.
+def check_queue(folder: Path, setting: str = "sweep") -> None:
+    """Checks that no job of a sweep is in Slurm's queue, whatever runs its jobs now.
+
+    Args:
+        folder: of the sweep.
+        setting: what names the folder, for the message.
 
     Raises:
-        ConfigError: one does, of a sweep whose process has ended before its jobs.
+        ConfigError: one is, of a sweep whose process has ended before its jobs; or nobody can say.
     """
-    submitted = {str(job["batch_job"]): job["name"] for job in read_sweep(folder) if job.get("batch_job")}
-    if not submitted:
+    jobs = [job for job in read_sweep(folder) if job.get("batch_job") and not is_complete(folder / job["name"])]
+    if not jobs:
         return
-    listed = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True, check=False
-    )
-    queued = set(listed.stdout.split())
-    for number, name in submitted.items():
-        if number.partition("_")[0] in queued:
+    try:
+        asked = ["squeue", "--me", "--noheader", "--format=%F"]
+        listed = subprocess.run(asked, capture_output=True, text=True, check=False)
+        unknown = " ".join(listed.stderr.split())[:200] or f"exit code {listed.returncode}"
+        queued = None if listed.returncode else set(listed.stdout.split())
+    except OSError as error:
+        unknown, queued = str(error.strerror), None
+    if queued is None and any(job["state"] in ("not started", "running") for job in jobs):
+        raise ConfigError(
+            f"{setting}={folder}: jobs were submitted, and squeue does not say whether they have ended ({unknown}); "
+            f"try again where it answers"
+        )
+    for job in jobs:
+        number = str(job["batch_job"])
+        if number.partition("_")[0] in (queued or ()):
             raise ConfigError(
-                f"sweep={folder}: job {name} was submitted as {number}, which has not ended; wait, or stop it: scancel "
-                f"{number.partition('_')[0]}"
+                f"{setting}={folder}: job {job['name']} was submitted as {number}, which has not ended; wait, or stop "
+                f"it: scancel {number.partition('_')[0]}"
             )

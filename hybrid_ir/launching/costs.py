@@ -67,7 +67,7 @@ def announcement(folder: Path, todo: Sequence[TrainConfig | EvaluateConfig], com
     parts = [f"{len(todo) + complete} jobs"]
     parts += [f"{complete} of them complete"] if complete else []
     parts += [f"{begun} to go on with"] if begun else []
-    parallel = max((min(config.launcher.jobs, len(todo)) for config in training), default=1)
+    parallel = max((min(config.launcher.jobs, len(todo)) for config in todo), default=1)
     parts += [f"{parallel} side by side"] if parallel > 1 else []
     if training:
         parts.append(f"{sum(config.trainer.max_steps for config in training):,} steps")

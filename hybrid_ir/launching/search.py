@@ -6,7 +6,7 @@ The objective is the run's monitor, ``monitor_value`` in its ``summary.json``.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,27 @@ def direction(settings: Sequence[str], whole: Any, config: TrainConfig) -> list[
             f"hydra.sweeper.direction={wanted}, or leave it out"
         )
     return []
+
+
+def trials(whole: Any, jobs: int) -> int:
+    """How many trials a search has.
+
+    Args:
+        whole: the configuration, Hydra's part included.
+        jobs: combinations of the values that are listed; a grid has no more trials.
+    """
+    asked = int(whole.hydra.sweeper.get("n_trials") or jobs)
+    sampler = whole.hydra.sweeper.get("sampler") or {}
+    return min(asked, jobs) if str(sampler.get("_target_", "")).endswith("GridSampler") else asked
+
+
+def check_monitor(configs: Iterable[TrainConfig]) -> None:
+    """Raises ConfigError where a trial would have no value: nothing is held out, and no monitor is named."""
+    if any(not c.data.validation.queries_per_language and c.checkpoint.monitor is None for c in configs):
+        raise ConfigError(
+            "data.validation.queries_per_language=0: nothing is held out and checkpoint.monitor is null, so a search "
+            "has nothing to go by; hold questions out, or name a monitor"
+        )
 
 
 def check_search(folder: Path, settings: Sequence[str], free: Collection[str]) -> None:

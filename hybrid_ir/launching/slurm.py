@@ -12,10 +12,11 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -51,6 +52,10 @@ from hybrid_ir.launching.sweep_folder import BATCH_FOLDER, is_begun, is_complete
 from hybrid_ir.run_folder import CONFIG_FILE
 
 _POLL_SECONDS = 0.2
+_WATCH_SECONDS = 2.0
+"""How often the sweep's own process, on a machine that many share, looks at its jobs."""
+_RESULT_SECONDS = 2
+"""How long the result of a job that Slurm says has ended may take to show on a shared file system."""
 _AGREE_SECONDS = 300.0
 """How long a node waits for the first to say whether the run goes on."""
 _END_SECONDS = 900.0
@@ -82,6 +87,7 @@ class BatchTask:
     complete: bool = False
     _child: int | None = field(default=None, init=False)
     _told: bool = field(default=False, init=False)
+    _passed_on: bool = field(default=False, init=False)
 
     def command(self, begun: bool, *, node: str, address: str, port: str) -> list[str]:
         """The processes of one node.
@@ -106,7 +112,7 @@ class BatchTask:
     def __call__(self) -> int:
         """Runs the node's processes until they end; returns their exit code, 0 for a run that is complete already."""
         task = submitit.JobEnvironment()
-        self._child, self._told = None, False
+        self._child, self._told, self._passed_on = None, False, False
         if is_complete(self.folder) and not self.complete:  # when it was told to save its state
             return 0
         command = self.command(
@@ -124,7 +130,7 @@ class BatchTask:
         process = start(command, child_environment(threads), log)
         self._child = process.pid
         if self._told:
-            process.send_signal(signal.SIGTERM)
+            self._pass_on()
         while process.poll() is None:
             time.sleep(_POLL_SECONDS)
         kill_group(process)
@@ -154,7 +160,12 @@ class BatchTask:
     def _end(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: the job is preempted or cancelled."""
         self._told = True
-        if self._child is not None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tells the run to end, once: it takes a second signal for one not to wait for its state."""
+        if self._child is not None and not self._passed_on:
+            self._passed_on = True
             # torchrun would pass it on, and leave its processes 30 seconds for what may take them longer
             ranks = _children(self._child) if self.devices * self.nodes > 1 else []
             for pid in ranks or [self._child]:
@@ -218,7 +229,7 @@ def make_executor(config: TrainConfig, sweep_dir: Path) -> Any:
         signal_delay_s=launcher.signal_seconds,
         stderr_to_stdout=True,
         setup=[*launcher.setup, *([f"export PYTHONPATH={shlex.quote(paths)}"] if paths else [])],
-        additional_parameters={"requeue": True, **launcher.sbatch},
+        additional_parameters={k: v for k, v in {"requeue": True, **launcher.sbatch}.items() if v is not False},
     )
     here = ("_target_", "submitit_folder", "max_num_timeout")
     parameters = {k: v for k, v in dataclasses.asdict(queue).items() if v is not None and k not in here}
@@ -247,7 +258,8 @@ def batch_script(executor: Any, jobs: int) -> str:
 def show_batch(config: TrainConfig, folder: Path, job: Job, jobs: int) -> str:
     """The batch script of a sweep, and what each of its tasks runs for the first job."""
     task = make_task(config, job.folder, job.overrides)
-    command = task.command(False, node="NODE", address="FIRST_NODE", port="PORT")
+    begun = (job.folder / CONFIG_FILE).is_file()
+    command = task.command(begun, node="NODE", address="FIRST_NODE", port="PORT")
     how = "torchrun" if task.devices * task.nodes > 1 else "one process"
     script = batch_script(make_executor(config, folder), jobs)
     return f"{script}\n# what a task does ({how}), here of {job.name}:\n# {shlex.join(command)}"
@@ -293,8 +305,10 @@ def run_batch_jobs(
         changed(results)
         began: dict[str, float] = {}
         while waiting and relay.received is None:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_WATCH_SECONDS)
             for result in list(waiting):
+                if relay.received is not None:
+                    break
                 one = batch[result.job.name]
                 if result.job.name not in began and one.paths.stdout.exists():
                     began[result.job.name] = time.monotonic()
@@ -308,8 +322,10 @@ def run_batch_jobs(
                     display.ended(result.job, result.state, summary(result), result.seconds)
                     changed(results)
             display.tick()
-        for result in waiting:  # each saves its state within the time that Slurm leaves it
-            batch[result.job.name].cancel(check=False)
+        if waiting:  # each saves its state within the time that Slurm leaves it
+            cancel = ["scancel", *(str(result.batch_job) for result in waiting)]
+            subprocess.run(cancel, check=False, start_new_session=True)  # a second Ctrl-C does not reach it
+        for result in waiting:
             result.state = "interrupted" if result.job.name in began else "not started"
         changed(results)
     return results, relay.received
@@ -320,7 +336,7 @@ def _submit(executor: Any, tasks: Sequence[BatchTask]) -> list[Any]:
     if not tasks:
         return []
     try:
-        with redirect_stderr(io.StringIO()):  # submitit repeats there what sbatch says
+        with redirect_stderr(io.StringIO()), _signals_wait():  # submitit repeats there what sbatch says
             return list(executor.submit_array(tasks))
     except (submitit.core.utils.FailedSubmissionError, UncompletedJobError, OSError) as error:
         folder = Path(executor.folder).parent
@@ -332,10 +348,24 @@ def _submit(executor: Any, tasks: Sequence[BatchTask]) -> list[Any]:
         raise SystemExit(2) from None
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM come when this ends, and not to children: sbatch would end by Ctrl-C, and leave jobs of which
+    nobody knows the numbers."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
 def _finish(result: JobResult, one: Any) -> None:
     folder = result.job.folder
+    task = one.task(0)
+    task._results_timeout_s = _RESULT_SECONDS
     try:
-        result.exit_code = int(one.task(0).result())
+        result.exit_code = int(task.result())
     except UncompletedJobError:  # killed, or out of time once too often
         result.state = "interrupted" if is_begun(folder) else "failed"
     else:

@@ -53,7 +53,7 @@ class Job:
         number: position in the sweep, from 0.
         name: swept keys and values; name of the folder.
         folder: where the job writes.
-        command: the child process.
+        command: the child process, where it is one of this machine's.
         overrides: the job's settings.
     """
 
@@ -284,6 +284,23 @@ def swept_keys(settings: Sequence[str], params: Mapping[str, Any], jobs: Sequenc
     return swept | {key for key, seen in values.items() if len(seen) > 1}
 
 
+def sweeper_params(hydra_config: Any) -> dict[str, Any]:
+    """``hydra.sweeper.params``: settings of a sweep that stand in its configuration."""
+    from omegaconf import OmegaConf
+
+    params = OmegaConf.to_container(hydra_config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    assert isinstance(params, dict)
+    return {str(key): value for key, value in params.items()}
+
+
+def known_names(folder: Path) -> dict[frozenset[str], str]:
+    """Names of the jobs that a sweep has, by their settings; of a job that is there twice, the first."""
+    names: dict[frozenset[str], str] = {}
+    for job in read_sweep(folder):
+        names.setdefault(frozenset(run_settings(job["overrides"])), job["name"])
+    return names
+
+
 def job_names(jobs: Sequence[Sequence[str]], swept: set[str], first: int = 0) -> list[str]:
     """A folder name for each job: the swept keys with their values, e.g. ``sampler.mono_ratio=0.25,seed=1``.
 
@@ -345,23 +362,25 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
         SystemExit: a signal ended the sweep (130, 143).
     """
     from hydra.core.utils import JobReturn, JobStatus
-    from omegaconf import OmegaConf
 
     sweep_dir = Path(str(config.hydra.sweep.dir)).absolute()
-    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
-    assert isinstance(params, dict)
     settings = [str(s) for s in config.hydra.overrides.task]
     jobs_settings = [list(job) for job in job_overrides]
-    swept = swept_keys(settings, {str(k): v for k, v in params.items()}, jobs_settings)
+    swept = swept_keys(settings, sweeper_params(config), jobs_settings)
     names = [
         SESSION.names.get(tuple(job), name)
         for job, name in zip(jobs_settings, job_names(jobs_settings, swept, initial_number), strict=True)
     ]
     complete = set(SESSION.complete)
     if SESSION.trials is not None:  # what a search asks for is not known before: it may have been run already
-        known = {frozenset(run_settings(job["overrides"])): str(job["name"]) for job in read_sweep(sweep_dir)}
+        known = known_names(sweep_dir)
         names = [known.get(frozenset(run_settings(job)), name) for job, name in zip(jobs_settings, names, strict=True)]
-        complete |= {name for name in names if name in known.values() and is_complete(sweep_dir / name)}
+        names = [  # a draw may have a trial twice
+            f"{name},job={initial_number + offset}" if name in names[:offset] else name
+            for offset, name in enumerate(names)
+        ]
+        there = {job["name"] for job in read_sweep(sweep_dir)}
+        complete |= {name for name in names if name in there and is_complete(sweep_dir / name)}
     training = "trainer" in config
     sources = config.hydra.runtime.config_sources
     flags = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
@@ -371,18 +390,19 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
         from hybrid_ir.composition import quote
 
         common = [f"logger.group={quote(sweep_dir.name)}"]
-    jobs = []
-    for offset, (overrides, name) in enumerate(zip(jobs_settings, names, strict=True)):
-        folder = sweep_dir / name
-        begun = training and (folder / CONFIG_FILE).is_file()
-        arguments = job_arguments([*overrides, *common], folder, begun, flags)
-        command = [sys.executable, "-m", TRAIN if training else EVALUATE, *arguments]
-        jobs.append(Job(initial_number + offset, name, folder, command, overrides))
+
+    def job(offset: int) -> Job:
+        name, overrides = names[offset], jobs_settings[offset]
+        folder, command = sweep_dir / name, []
+        if SESSION.batch is None:
+            begun = training and (folder / CONFIG_FILE).is_file()
+            arguments = job_arguments([*overrides, *common], folder, begun, flags)
+            command = [sys.executable, "-m", TRAIN if training else EVALUATE, *arguments]
+        return Job(initial_number + offset, name, folder, command, overrides)
+
+    jobs = [job(offset) for offset in range(len(names))]
     launcher = config.get("launcher") or {}
     parallel = int(launcher.get("jobs", 1))
-    minutes = launcher.get("time_limit_minutes")
-    extra = {"OMP_NUM_THREADS": str(max(1, available_threads() // parallel))} if parallel > 1 else {}
-
     sweep_dir.mkdir(parents=True, exist_ok=True)
 
     def changed(results: Sequence[JobResult]) -> None:
@@ -400,9 +420,11 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
         from hybrid_ir.launching.slurm import run_batch_jobs
 
         results, received = run_batch_jobs(
-            jobs, SESSION.batch, [*common], flags, sweep_dir, display=display, changed=changed, complete=complete
+            jobs, SESSION.batch, common, flags, sweep_dir, display=display, changed=changed, complete=complete
         )
     else:
+        minutes = launcher.get("time_limit_minutes")
+        extra = {"OMP_NUM_THREADS": str(max(1, available_threads() // parallel))} if parallel > 1 else {}
         results, received = run_jobs(
             jobs,
             parallel=parallel,
@@ -418,6 +440,8 @@ def launch_batch(config: Any, job_overrides: Sequence[Sequence[str]], initial_nu
         raise SystemExit(128 + received)
     last = SESSION.trials is not None and initial_number + len(jobs) >= SESSION.trials
     if last and all(result.monitor_value is None for result in SESSION.results):  # the sweeper would look for the best
+        said = "error: hydra/sweeper: no trial has a value of its monitor, there is no best"
+        print(said, file=sys.stderr, flush=True)
         raise SystemExit(sweep_exit_code(SESSION.results) or 1)
     returns = []
     for result in results:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,8 +66,10 @@ def begin(
             return start("offline", run_id), str(error).splitlines()[0]
     except wandb.errors.UsageError as error:
         if made:  # the mended command is to find the folder free
+            for part in parts_of(folder):
+                shutil.rmtree(part, ignore_errors=True)
             identity.unlink()
-            shutil.rmtree(folder / "wandb", ignore_errors=True)
+            _tidy(folder / "wandb")
         raise UserError(f"Weights & Biases: {error}; mend it, or set WANDB_MODE=offline") from None
 
 
@@ -112,8 +116,24 @@ def _check_environment() -> None:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Folders of what each start of the run whose files are in ``folder/wandb`` has sent or kept."""
-    return sorted(path for path in (folder / "wandb").glob("*run-*") if path.is_dir() and not path.is_symlink())
+    """Folders of what each start of the run whose id is in ``folder`` has sent or kept; other runs may have theirs in
+    the same ``folder/wandb``."""
+    identity = folder / RUN_ID_FILE
+    if not identity.exists():
+        return []
+    # wandb numbers starts of the same second
+    named = re.compile(rf"(?:offline-)?run-\d+_\d+-{re.escape(identity.read_text())}(?:-\d+)?")
+    found = [path for path in (folder / "wandb").glob("*run-*") if named.fullmatch(path.name)]
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+
+
+def _tidy(files: Path) -> None:
+    """Removes links to what is not there any more, and the folder if nothing else is in it."""
+    for path in files.glob("*"):
+        if path.is_symlink() and not path.exists():
+            path.unlink()
+    with suppress(OSError):
+        files.rmdir()
 
 
 def is_unsent(part: Path) -> bool:
