@@ -783,6 +783,8 @@ def test_a_command_of_a_transcript_or_a_sentence_is_valid(case: Documented, plac
         validated("train", arguments)
     elif kind == "hybrid_ir.data.overlap":
         run_overlap(arguments, place)
+    elif kind == "hybrid_ir.data.mine":
+        run_mine([re.sub(r"^data\.languages=.*", "data.languages=[de,en]", word) for word in arguments], place)
     elif kind == "hybrid_ir.analysis.report":
         run_report(arguments, place)
     else:
