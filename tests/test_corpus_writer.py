@@ -227,12 +227,12 @@ def test_no_part_of_a_bad_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "corpus"]
 
 
-def test_a_disk_without_space_is_known_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_disk_without_space_is_known_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
-    with path.open("wb") as file:
-        file.truncate(1 << 43)  # a hole
+    path.write_bytes(b"no line\n" * 1000)
     (tmp_path / "corpus").mkdir()
-    with pytest.raises(UserError, match=r"has [\d.]+ GB free, the texts need about [\d.]+ GB; free space") as error:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 20_000, 20_000))
+    with pytest.raises(UserError, match=r"has 0.0 MB free, the texts need about 0.0 MB; free space") as error:
         write_corpus(ParallelJsonlSource(str(path)), tmp_path / "corpus")
     assert "\n" not in str(error.value)
     assert list((tmp_path / "corpus").iterdir()) == []

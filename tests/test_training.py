@@ -19,9 +19,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from safetensors.torch import load_file
 from small_runs import LANGUAGES, small_run, write_corpus
 
+from hybrid_ir.cli import run_command
 from hybrid_ir.config import OptimizerConfig
 from hybrid_ir.modeling.module import decay_groups, rate_factor
 from hybrid_ir.tracking.loggers import TidyCsvLogger
@@ -224,6 +226,25 @@ def test_signals_save_the_state(data: Path, whole: Path, tmp_path: Path, number:
     assert "Traceback" not in (process.stdout.read() if process.stdout else "")
     train(f"resume={run}")
     assert_same_bits(whole, run)
+
+
+@pytest.mark.usefixtures("signals_stay")
+def test_a_signal_after_the_callbacks_of_a_step_saves_the_state(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's own handler would end the run there, with exit code 0 and without its state."""
+    run = tmp_path / "run"
+    save = _TrainingEpochLoop._save_loggers_on_train_batch_end  # the last thing before Lightning looks for a signal
+
+    def signalled(loop: _TrainingEpochLoop) -> None:
+        if loop.trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(loop)
+
+    monkeypatch.setattr(_TrainingEpochLoop, "_save_loggers_on_train_batch_end", signalled)
+    with pytest.raises(Interrupted):
+        run_command("train", arguments(data, run, "checkpoint.every_n_steps=1000", "threads=1"))
+    assert latest_step(run) == 8
 
 
 @pytest.mark.slow

@@ -703,10 +703,13 @@ def _said_in_one_line() -> Iterator[None]:
 
 
 class _InstallSignals(Callback):
-    """Takes the signals back from Lightning, which sets its own handlers when a fit starts."""
+    """Takes the signals back from Lightning, which sets its own handlers between ``on_fit_start`` and this.
+
+    Its own would end the run with code 0 and without its state, by a signal that comes after the callbacks of a step.
+    """
 
     def __init__(self, signals: SignalHandler) -> None:
         self.signals = signals
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.install()
