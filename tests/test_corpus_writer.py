@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from hybrid_ir.config import DataConfig
 from hybrid_ir.data import columns, corpus_writer, parts
 from hybrid_ir.data.columns import Column, Numbering
 from hybrid_ir.data.corpus_writer import write_corpus
-from hybrid_ir.data.sources import jsonl
+from hybrid_ir.data.sources import jsonl, make_source
 from hybrid_ir.data.sources.base import Example
 from hybrid_ir.data.sources.jsonl import ParallelJsonlSource
 from hybrid_ir.data.workers import WorkerKilled, Workers
@@ -192,7 +194,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, real: str, mo
     )
     killed = subprocess.run([sys.executable, "-c", program, real, str(tmp_path / "corpus")])
     assert killed.returncode == -signal.SIGKILL
-    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus.parts1").glob("*.arrow")}
+    there = {p: p.stat().st_mtime_ns for p in (tmp_path / "corpus.parts2").glob("*.arrow")}
     assert len(there) >= 7
     damaged = min(there)  # as by a machine that went down before all of it was on its disk
     damaged.write_bytes(damaged.read_bytes()[:1000])
@@ -203,7 +205,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, real: str, mo
     finish = corpus_writer._Joined.finish
 
     def look(self: Any) -> Any:
-        kept.update({p: p.stat().st_mtime_ns for p in (tmp_path / "corpus.parts1").glob("*.arrow")})
+        kept.update({p: p.stat().st_mtime_ns for p in (tmp_path / "corpus.parts2").glob("*.arrow")})
         return finish(self)
 
     monkeypatch.setattr(corpus_writer._Joined, "finish", look)
@@ -212,7 +214,67 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, real: str, mo
     assert {p for p, changed in there.items() if kept[p] != changed} == {damaged}, "the others are not made again"
     plain = outcome(lambda folder: write_plainly(ParallelJsonlSource(real), folder, 65536), tmp_path / "plain")
     assert written == plain
-    assert not (tmp_path / "corpus.parts1").exists()
+    assert not (tmp_path / "corpus.parts2").exists()
+
+
+def test_what_was_read_before_a_kill_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a mixture, one part of which is capped and one of which has a bad line."""
+    for name, codes in {"a": "de", "b": "de en", "c": "de en sw"}.items():
+        rows = [
+            {"id": n, "language": code, "query": f"{code} {name} asks {n}", "passage": f"{code} {name} says {n}"}
+            for n in range(20)
+            for code in codes.split()
+        ]
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join([*lines, *(["{"] if name == "b" else [])]) + "\n")
+    parts_of: dict[str, dict[str, Any]] = {
+        name: {"source": "parallel_jsonl", "path": str(tmp_path / f"{name}.jsonl")} for name in "abc"
+    }
+    parts_of["b"]["on_bad_line"], parts_of["c"]["cap"] = "skip", 7
+    config = {"source": "mixture", "parts": parts_of}
+
+    def source() -> Any:
+        return make_source(TypeAdapter(DataConfig).validate_python(config))
+
+    plain = outcome(lambda folder: write_plainly(source(), folder, 65536), tmp_path / "plain")
+    assert plain[0]["report"]["bad_lines"] == {"b/b.jsonl": 1}
+    assert plain[0]["report"]["left_out"] == {"lines over the caps (c)": 39}
+    program = (
+        "import json, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from pydantic import TypeAdapter\n"
+        "from hybrid_ir.config import DataConfig\n"
+        "from hybrid_ir.data import corpus_writer, parts\n"
+        "from hybrid_ir.data.sources import make_source\n"
+        "def progress(self, rows, share):\n"
+        "    self._rows += 1\n"
+        "    if self._rows == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "corpus_writer.RowsProgress.__call__ = progress\n"
+        "parts.ALONE_SECONDS = 0.0\n"
+        "corpus_writer._GIVEN = 10\n"
+        "folder = Path(sys.argv[2]); folder.mkdir()\n"
+        "source = make_source(TypeAdapter(DataConfig).validate_python(json.loads(sys.argv[1])))\n"
+        "corpus_writer.write_corpus(source, folder)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, json.dumps(config), str(tmp_path / "corpus")])
+    assert killed.returncode == -signal.SIGKILL
+    shutil.rmtree(tmp_path / "corpus")
+    monkeypatch.setattr(parts, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(corpus_writer, "_GIVEN", 10)
+    damaged, copy = tmp_path / "damaged", tmp_path / "b.jsonl.whole"
+    damaged.mkdir()
+    shutil.copytree(tmp_path / "corpus.parts2", damaged.with_suffix(".parts2"))
+    (damaged.with_suffix(".parts2") / "00000003.arrow").write_bytes(b"of b")
+
+    (tmp_path / "b.jsonl").replace(copy)
+    (tmp_path / "b.jsonl").write_text("was read, and is not to be read again\n")
+    assert outcome(lambda folder: write_corpus(source(), folder), tmp_path / "corpus") == plain
+
+    with pytest.raises(UserError, match="a file in it is damaged, as after a machine went down; give the command"):
+        write_corpus(source(), damaged)
+    copy.replace(tmp_path / "b.jsonl")
+    shutil.rmtree(damaged)
+    assert outcome(lambda folder: write_corpus(source(), folder), damaged) == plain
 
 
 def test_no_part_of_a_bad_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,8 +310,8 @@ def test_the_space_of_its_own_parts_is_not_asked_for_again(tmp_path: Path, monke
     (tmp_path / "corpus").mkdir()
     with pytest.raises(UserError, match="free space"):
         write_corpus(source, tmp_path / "corpus")
-    (tmp_path / "corpus.parts1").mkdir()
-    (tmp_path / "corpus.parts1" / "00000000.arrow").write_bytes(bytes(2 * free))
+    (tmp_path / "corpus.parts2").mkdir()
+    (tmp_path / "corpus.parts2" / "00000000.arrow").write_bytes(bytes(2 * free))
     assert write_corpus(source, tmp_path / "corpus")["languages"] == ["en"]
 
 

@@ -284,7 +284,7 @@ class Listed:
         self.entries = entries
 
     def key(self) -> dict[str, Any]:
-        return {"source": self.name}
+        return {"source": self.name, "entries": self.entries}
 
     def examples(self) -> Iterator[Example]:
         for item, code in self.entries:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -47,6 +48,7 @@ from hybrid_ir.cli import prepare, run_command
 from hybrid_ir.composition import composer, conf_dir, quote_path
 from hybrid_ir.config import BeirBenchmarkConfig, DataConfig, SamplerConfig, TrainConfig
 from hybrid_ir.data.corpus import ParallelCorpus
+from hybrid_ir.data.corpus_writer import write_corpus
 from hybrid_ir.data.plan import BatchPlan
 from hybrid_ir.data.sources import licenses, make_source, mlqa, squad_shifts
 from hybrid_ir.data.sources.base import Example, says_evaluation
@@ -138,6 +140,46 @@ def test_what_is_recorded(option: str, tmp_path: Path) -> None:
     stated = licenses(config.data, sorted(sources))
     assert set(stated) == sources
     assert all(stated.values()) == (option not in ("hf", "sentence_pairs"))
+
+
+@pytest.mark.parametrize("option", WRITERS)
+def test_stretches_can_be_passed_over(option: str, tmp_path: Path) -> None:
+    """With the state after them, reading goes on as if they had been read, and says the same at its end."""
+    config = composed(*settings_of(option, tmp_path))
+
+    def source() -> Any:
+        return make_source(config.data)
+
+    whole = source()
+    read, states = [], []
+    for stretch in whole.stretches():
+        read.append(list(stretch))
+        states.append(json.loads(json.dumps(whole.state())))
+    assert [example for stretch in read for example in stretch] == list(source().examples())
+    assert (len(read) > 1) == (option not in ("hf", "sentence_pairs"))
+    for passed in range(1, len(read) + 1):
+        other = source()
+        rest = []
+        for place, stretch in enumerate(other.stretches()):
+            if place < passed:
+                other.restore(states[place])
+            else:
+                rest += list(stretch)
+        assert rest == [example for stretch in read[passed:] for example in stretch]
+        assert (other.state(), other.report()) == (whole.state(), whole.report())
+
+
+@pytest.mark.parametrize("option", WRITERS)
+def test_the_disk_is_looked_at_before_anything_is_written(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(*settings_of(option, tmp_path))
+    source = make_source(config.data)
+    texts = sum(len((e.query + e.passage).encode()) for e in source.examples())
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - texts, texts))
+        with pytest.raises(UserError, match=r"has 0.0 MB free, the texts need about [\d.]+ MB; free space, or set"):
+            write_corpus(make_source(config.data), tmp_path)
 
 
 @pytest.mark.parametrize("option", sorted(set(WRITERS) - {"hf", "sentence_pairs"}))

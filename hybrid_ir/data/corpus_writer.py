@@ -7,6 +7,7 @@ texts go through to their files as they come. What must be known of every entry 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,20 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from hybrid_ir.cache import write_atomic
 from hybrid_ir.data.columns import Column, Numbering, reserve
-from hybrid_ir.data.parts import Part, as_words, read_parts, text_key
+from hybrid_ir.data.parts import Part, ReadBefore, as_words, part_file, read_parts, text_key
 from hybrid_ir.data.progress import RowsProgress
-from hybrid_ir.data.sources.base import Block, BlockSource, Example, Given, Source
+from hybrid_ir.data.sources.base import (
+    Block,
+    BlockSource,
+    Example,
+    Given,
+    Source,
+    StretchSource,
+    stretches,
+    text_bytes,
+)
 from hybrid_ir.errors import DataError, UserError
 from hybrid_ir.hub import say
 
@@ -31,7 +42,7 @@ _WORD_BITS = 62  # of an int64 that hold a language each
 _GIVEN = 4096
 """Examples of a block of a source that has none."""
 _AT_A_TIME = 1 << 20
-_PARTS_FORMAT = 1
+_PARTS_FORMAT = 2
 _DISK_RATIO = 3.0
 """Bytes of disk to a byte of text at most, short lines: texts, and until the end parts and digests."""
 _SAID_FROM = 1e9
@@ -54,16 +65,15 @@ def write_corpus(source: Source, folder: Path) -> dict[str, Any]:
         UserError: the disk has not the space.
     """
     parts = folder.with_name(f"{folder.name}.parts{_PARTS_FORMAT}")
-    if isinstance(source, BlockSource):
-        there = sum(part.stat().st_size for part in parts.glob("*"))
-        _check_space(folder, max(_DISK_RATIO * source.text_bytes() - there, 0.0))
+    there = sum(part.stat().st_size for part in parts.glob("*"))
+    _check_space(folder, max(_DISK_RATIO * text_bytes(source) - there, 0.0))
     work = folder / "work"
     work.mkdir()
     (folder / "arrays").mkdir()
     try:
         joined = _Joined(source, folder, work)
         with RowsProgress("reading the data") as progress:
-            for part in read_parts(_blocks(source), parts):
+            for part in read_parts(_blocks(source, parts), parts):
                 joined.add(part)
                 progress(len(part.examples), part.share)
         remembered = joined.finish()
@@ -91,13 +101,43 @@ def _size(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def _blocks(source: Source) -> Iterator[Block]:
+def _blocks(source: Source, folder: Path) -> Iterator[Block]:
+    """Blocks of a source; for a stretch whose parts all lie in a folder, blocks that stand for these."""
     if isinstance(source, BlockSource):
         yield from source.blocks()
         return
+    number = 0
+    for place, stretch in enumerate(stretches(source)):
+        note = folder / f"stretch{place:06d}.json"
+        if isinstance(source, StretchSource) and (found := _read_before(note, number)) is not None:
+            for _ in range(found["blocks"]):
+                yield ReadBefore(note)
+                number += 1
+            source.restore(found["state"])
+            continue
+        first = number
+        for block in _given(stretch):
+            yield block
+            number += 1
+        if isinstance(source, StretchSource) and folder.is_dir():
+            said = {"first": first, "blocks": number - first, "state": source.state()}
+            write_atomic(note, json.dumps(said))
+
+
+def _read_before(note: Path, first: int) -> dict[str, Any] | None:
+    """What is noted of a stretch, if its parts are there."""
+    try:
+        found: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    numbers = range(first, first + found["blocks"])
+    return found if found["first"] == first and all(part_file(note.parent, n).is_file() for n in numbers) else None
+
+
+def _given(stretch: Iterator[Example]) -> Iterator[Block]:
     examples: list[Example] = []
     try:
-        for example in source.examples():
+        for example in stretch:
             examples.append(example)
             if len(examples) == _GIVEN:
                 yield Given(examples)
@@ -105,7 +145,8 @@ def _blocks(source: Source) -> Iterator[Block]:
     except DataError:
         yield Given(examples)  # whatever is wrong with one of these is said first
         raise
-    yield Given(examples)
+    if examples:
+        yield Given(examples)
 
 
 class _Joined:

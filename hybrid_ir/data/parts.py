@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hybrid_ir.data.sources.base import Block
+from hybrid_ir.data.sources.base import Block, Example
 from hybrid_ir.data.workers import Workers
+from hybrid_ir.errors import UserError
 
 ALONE_SECONDS = 1.0
 """For which a source is read by this process: a small one is read sooner than others start."""
@@ -59,6 +60,32 @@ class Part:
     """Lines that are no examples: how many examples come before, ``file:line``, and what is wrong."""
     share: float | None
     """Of the source that has been read at its end; None where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBefore:
+    """Stands for a block whose part lies in its file."""
+
+    note: Path
+    """Which says that it does."""
+    share: float | None = None
+
+    def read(self) -> tuple[list[Example], list[tuple[int, str, str]]]:
+        """Only where the file turns out to be damaged.
+
+        Raises:
+            UserError: always.
+        """
+        self.note.unlink(missing_ok=True)
+        raise UserError(
+            f"{self.note.parent}: a file in it is damaged, as after a machine went down; give the command again, it "
+            f"reads that part of the data again"
+        )
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where a block's part lies."""
+    return folder / f"{number:08d}.arrow"
 
 
 def text_key(language: str, text: str) -> bytes:
@@ -151,8 +178,9 @@ def read_parts(blocks: Iterable[Block], folder: Path) -> Iterator[Part]:
 
     numbered = enumerate(taken())
     begin = time.monotonic()
-    for _, block in numbered:
-        yield read_part(block)
+    for number, block in numbered:
+        part = _load(path) if (path := part_file(folder, number)).is_file() else None
+        yield read_part(block) if part is None else part
         if time.monotonic() - begin >= ALONE_SECONDS:
             folder.mkdir(exist_ok=True)
             yield from _read_together(numbered, folder)
@@ -174,7 +202,7 @@ def _read_together(blocks: Iterator[tuple[int, Block]], folder: Path) -> Iterato
             return part
 
         for number, block in blocks:
-            path = folder / f"{number:08d}.arrow"
+            path = part_file(folder, number)
             waiting.append((path, block, None if path.is_file() else workers.submit(_make, block, path)))
             if len(waiting) > 2 * workers.count:
                 yield finish()

@@ -139,6 +139,48 @@ class BlockSource(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class StretchSource(Source, Protocol):
+    """A source that is read in stretches (a file, a language), one after the other.
+
+    ``examples`` yields what the stretches hold. One that was read already can be passed over: ``restore`` takes what
+    ``state`` gave after it.
+    """
+
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the stretches, the same ones every time; forgets what was counted before.
+
+        Raises:
+            DataError: as ``examples``.
+        """
+        ...
+
+    def text_bytes(self) -> int:
+        """Bytes of text of all examples, about."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What was counted while reading, as JSON holds it; not what ``reject`` took back."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state for what was counted while reading."""
+        ...
+
+
+def stretches(source: Source) -> Iterator[Iterator[Example]]:
+    """Stretches of any source, which may be one."""
+    if isinstance(source, StretchSource):
+        yield from source.stretches()
+    else:
+        yield source.examples()
+
+
+def text_bytes(source: Source) -> int:
+    """Bytes of text there are to read, about; 0 of a source that does not say."""
+    return source.text_bytes() if isinstance(source, BlockSource | StretchSource) else 0
+
+
 class BadLines:
     """Lines of files that are no examples: the first one ends the reading, or they are counted and left out.
 
@@ -174,6 +216,18 @@ class BadLines:
     def report(self) -> dict[str, Any]:
         """How many were left out, by file, with the first few reasons; empty when none was."""
         return {"bad_lines": dict(self._counts), "first_bad_lines": list(self._first)} if self._counts else {}
+
+    def restore(self, report: dict[str, Any]) -> None:
+        """Takes a report for what was counted."""
+        self._counts = Counter(report.get("bad_lines", {}))
+        self._first = list(report.get("first_bad_lines", []))
+
+    def and_those_of(self, other: BadLines) -> dict[str, Any]:
+        """Report of both, these first."""
+        both = BadLines("skip")
+        both._counts = self._counts + other._counts
+        both._first = [*self._first, *other._first][:_SHOWN_BAD_LINES]
+        return both.report()
 
 
 def says_evaluation(name: str) -> bool:

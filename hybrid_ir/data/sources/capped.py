@@ -10,10 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
-from hybrid_ir.data.sources.base import Example, Source
+from hybrid_ir import cache
+from hybrid_ir.data.progress import RowsProgress
+from hybrid_ir.data.sources.base import Example, Source, StretchSource, stretches, text_bytes
+
+_LARGEST = (1 << 64) - 1
+_SAID_EVERY = 4096
 
 
 class CappedSource:
@@ -36,27 +46,72 @@ class CappedSource:
         """The source's, and the caps."""
         return {**self.source.key(), "cap": self.cap, "cap_per_language": self.cap_per_language}
 
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the source's stretches, less what is over the caps.
+
+        Raises:
+            DataError: as the source.
+        """
+        limits = self._limits
+        self._left_out = 0
+        return (self._under(limits, stretch) for stretch in stretches(self.source))
+
     def examples(self) -> Iterator[Example]:
         """Yields the sample, in the source's order.
 
         Raises:
             DataError: as the source.
         """
-        items = None if self.cap is None else _Smallest(self.cap)
-        languages: dict[str, _Smallest] = {}
-        for example in self.source.examples():
-            number = _hash(example.item_id)
-            if items is not None:
-                items.add(number)
-            if self.cap_per_language is not None:
-                languages.setdefault(example.language, _Smallest(self.cap_per_language)).add(number)
-        self._left_out = 0
-        for example in self.source.examples():
-            number = _hash(example.item_id)
-            if (items is None or number in items) and (not languages or number in languages[example.language]):
+        return chain.from_iterable(self.stretches())
+
+    def _under(self, limits: _Limits, examples: Iterator[Example]) -> Iterator[Example]:
+        for example in examples:
+            if _hash(example.item_id) <= min(limits.items, limits.languages.get(example.language, _LARGEST)):
                 yield example
             else:
                 self._left_out += 1
+
+    @cached_property
+    def _limits(self) -> _Limits:
+        """From a first reading, which is remembered: it may have been long."""
+        path = cache.cache_dir() / "caps" / f"{cache.fingerprint(self.key())[:32]}.json"
+        with suppress(OSError, ValueError, KeyError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return _Limits(found["items"], found["languages"])
+        items = None if self.cap is None else _Smallest(self.cap)
+        languages: dict[str, _Smallest] = {}
+        with RowsProgress("choosing what stays under the caps") as progress:
+            for count, example in enumerate(self.source.examples(), start=1):
+                number = _hash(example.item_id)
+                if items is not None:
+                    items.add(number)
+                if self.cap_per_language is not None:
+                    languages.setdefault(example.language, _Smallest(self.cap_per_language)).add(number)
+                if count % _SAID_EVERY == 0:
+                    progress(_SAID_EVERY, None)
+        limits = _Limits(
+            _LARGEST if items is None else items.limit, {code: kept.limit for code, kept in languages.items()}
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_atomic(path, json.dumps(asdict(limits)))
+        return limits
+
+    def text_bytes(self) -> int:
+        """The source's, as far as the caps leave them: hashes are even."""
+        limits = self._limits
+        of_languages = sum(limits.languages.values()) / max(len(limits.languages), 1) if limits.languages else _LARGEST
+        return round(text_bytes(self.source) * min(limits.items, of_languages) / _LARGEST)
+
+    def state(self) -> dict[str, Any]:
+        """The source's, and how many lines were over the caps."""
+        inner = self.source.state() if isinstance(self.source, StretchSource) else {}
+        return {"source": inner, "over": self._left_out}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state."""
+        if isinstance(self.source, StretchSource):
+            self.source.restore(state["source"])
+        self._left_out = state["over"]
 
     def reject(self, example: Example, reason: str) -> None:
         """As the source.
@@ -72,6 +127,14 @@ class CappedSource:
         if not self._left_out:
             return report
         return {**report, "left_out": {**report.get("left_out", {}), "lines over the caps": self._left_out}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The greatest hashes that stay: of items, and of those in a language."""
+
+    items: int
+    languages: dict[str, int]
 
 
 class _Smallest:
@@ -93,8 +156,10 @@ class _Smallest:
             return
         self._kept.add(number)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._kept
+    @property
+    def limit(self) -> int:
+        """The greatest number that is kept; of a stream that has not so many different ones, the greatest there is."""
+        return -self._heap[0] if len(self._heap) == self._count else _LARGEST
 
 
 def _hash(item_id: str) -> int:

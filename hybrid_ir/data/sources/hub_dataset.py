@@ -106,26 +106,28 @@ class HubDatasetSource(FileSource):
                 found[str(part.configuration)] = download(self._hub_files(part.files), "data.path")
         return found
 
-    def read(self) -> Iterator[Example]:
-        """Yields the rows, configuration by configuration, in the files' order.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the configurations; rows are in the files' order.
 
         Raises:
             DataError: the data set cannot be read, a column is not there, or a row is bad.
         """
+        return map(self._examples, self._parts)
+
+    def _examples(self, part: _Part) -> Iterator[Example]:
         chosen = self.config.languages
-        for part in self._parts:
-            label = "/".join(filter(None, [Path(self.config.path).name, part.configuration]))
-            for number, row in enumerate(self._rows(part), start=1):
-                if number == 1:
-                    self._check_columns(row)
-                where = f"{label}:row {number}"
-                try:
-                    example = self._example(row, part, f"{part.configuration or ''}/{number}", where)
-                except ValueError as error:
-                    self.bad_lines.leave_out(where, str(error))
-                    continue
-                if chosen is None or example.language in chosen:
-                    yield example
+        label = "/".join(filter(None, [Path(self.config.path).name, part.configuration]))
+        for number, row in enumerate(self._rows(part), start=1):
+            if number == 1:
+                self._check_columns(row)
+            where = f"{label}:row {number}"
+            try:
+                example = self._example(row, part, f"{part.configuration or ''}/{number}", where)
+            except ValueError as error:
+                self.bad_lines.leave_out(where, str(error))
+                continue
+            if chosen is None or example.language in chosen:
+                yield example
 
     # ---------------------------------------------------------------------------------------------------- the files
 

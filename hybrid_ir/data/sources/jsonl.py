@@ -11,6 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class ParallelJsonlSource:
         self.files = find_files(paths)
         self.languages = tuple(languages) if languages is not None else None
         self.max_items = dict(max_items or {})
-        self._bad_lines = BadLines(on_bad_line)
+        self._bad_lines, self._rejected = (BadLines(on_bad_line) for _ in range(2))
 
     def key(self) -> dict[str, Any]:
         """Settings and the files' hashes: the same content elsewhere is the same corpus."""
@@ -70,9 +71,25 @@ class ParallelJsonlSource:
         Raises:
             DataError: a bad line, as ``file:line: reason``, unless bad lines are skipped; a file that cannot be read.
         """
+        return chain.from_iterable(self.stretches())
+
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the files; all as one where items are counted (``max_items``).
+
+        Raises:
+            DataError: as ``examples``.
+        """
+        self._rejected.clear()
+        self._bad_lines.clear()
+        if self.max_items:
+            yield self._examples(self.files)
+        else:
+            yield from (self._examples([file]) for file in self.files)
+
+    def _examples(self, files: Sequence[Path]) -> Iterator[Example]:
         items: dict[str, set[str]] = {name: set() for name in self.max_items}
         found = set()
-        for block in self.blocks():
+        for block in self._blocks(files):
             examples, bad_lines = block.read()
             bad = deque(bad_lines)
             for place, example in enumerate(examples):
@@ -95,10 +112,14 @@ class ParallelJsonlSource:
         Raises:
             DataError: a file that cannot be read, after the lines before.
         """
+        self._rejected.clear()
         self._bad_lines.clear()
-        sizes = [file.stat().st_size for file in self.files]
+        return self._blocks(self.files)
+
+    def _blocks(self, files: Sequence[Path]) -> Iterator[LineBlock]:
+        sizes = [file.stat().st_size for file in files]
         total, before = max(sum(sizes), 1), 0
-        for file, size in zip(self.files, sizes, strict=True):
+        for file, size in zip(files, sizes, strict=True):
             lines: list[tuple[int, bytes]] = []
             held = 0
             raw = open_file(file)
@@ -148,11 +169,19 @@ class ParallelJsonlSource:
         Raises:
             DataError: unless bad lines are skipped.
         """
-        self._bad_lines.leave_out(example.where, reason)
+        self._rejected.leave_out(example.where, reason)
 
     def report(self) -> dict[str, Any]:
         """Bad lines that were skipped, by file, with the first few reasons."""
+        return self._bad_lines.and_those_of(self._rejected)
+
+    def state(self) -> dict[str, Any]:
+        """Bad lines that were skipped while reading."""
         return self._bad_lines.report()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state for what was skipped while reading."""
+        self._bad_lines.restore(state)
 
 
 @dataclass(frozen=True, slots=True)

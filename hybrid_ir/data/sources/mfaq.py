@@ -38,28 +38,30 @@ class MfaqSource(PublishedSource):
         """One file."""
         return [HubFile(REPOSITORY, self.config.revision, f"data/{code}/train.jsonl")]
 
-    def read(self) -> Iterator[Example]:
-        """Yields the pairs language by language, in the files' order.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the languages; pairs are in the files' order.
 
         Raises:
             DataError: a file is missing or cannot be read, or a line is bad.
         """
-        for code in self.languages:
-            file = self.files[self.language_files(code)[0].name][0]
-            for number, line in numbered_lines(file):
-                where = f"{file}:{number}"
-                try:
-                    page = json_object(line)
-                    pairs = list(_pairs(page))
-                    name = identifier(page.get("id"), "id")
-                except ValueError as error:
-                    self.bad_lines.leave_out(where, str(error))
+        return map(self._examples, self.languages)
+
+    def _examples(self, code: str) -> Iterator[Example]:
+        file = self.files[self.language_files(code)[0].name][0]
+        for number, line in numbered_lines(file):
+            where = f"{file}:{number}"
+            try:
+                page = json_object(line)
+                pairs = list(_pairs(page))
+                name = identifier(page.get("id"), "id")
+            except ValueError as error:
+                self.bad_lines.leave_out(where, str(error))
+                continue
+            for place, (question, answer) in enumerate(pairs):
+                if not question or not answer:  # of which the web has some
+                    self.count(f"pairs without a question or an answer in {code}")
                     continue
-                for place, (question, answer) in enumerate(pairs):
-                    if not question or not answer:  # of which the web has some
-                        self.count(f"pairs without a question or an answer in {code}")
-                        continue
-                    yield Example(f"{code}/{name}/{place}", code, question, answer, None, self.name, where=where)
+                yield Example(f"{code}/{name}/{place}", code, question, answer, None, self.name, where=where)
 
 
 def _pairs(page: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from hybrid_ir.config import MixtureConfig, PartConfig, PublishedDataConfig, said_of_part
 from hybrid_ir.data.sources import make_source, source_class
-from hybrid_ir.data.sources.base import Example, Negative, Source
+from hybrid_ir.data.sources.base import Example, Negative, Source, StretchSource, stretches, text_bytes
 from hybrid_ir.errors import ConfigError, DataError, UserError
 
 
@@ -34,6 +35,7 @@ class MixtureSource:
         self.config = config
         self.parts: dict[str, Source] = {}
         self._inner: dict[str, list[str]] = {}
+        self._languages: dict[str, list[str]] = {}
         for name in sorted(config.parts):
             part = _narrowed(name, config.parts[name], config.languages)
             with _said_of(name):
@@ -47,40 +49,83 @@ class MixtureSource:
                 keys[name] = source.key()
         return {"source": self.name, "format": 1, "join_ids": self.config.join_ids, "parts": keys}
 
-    def examples(self) -> Iterator[Example]:
-        """Yields the examples of one part after the other.
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the stretches of one part after the other.
 
         Raises:
             DataError: as the parts; or a part has no example, or none in a language that is asked of it.
         """
-        self._inner = {}
+        self._inner, self._languages = {}, {}
         for name, source in self.parts.items():
-            prefix = "" if self.config.join_ids else f"{name}/"
-            inner: dict[str, None] = {}
-            languages = set()
+            self._inner[name], self._languages[name] = [], []
             with _said_of(name):
-                for example in source.examples():
-                    inner[example.source] = None
-                    languages.add(example.language)
-                    yield Example(
-                        prefix + example.item_id,
-                        example.language,
-                        example.query,
-                        example.passage,
-                        None if example.passage_id is None else prefix + example.passage_id,
-                        name,
-                        tuple(_renamed(negative, prefix) for negative in example.negatives),
-                        example.where,
-                    )
-            self._inner[name] = list(inner)
-            if not languages:
-                raise DataError(f"data.parts.{name}: gives no examples; check its path and languages, or leave it out")
-            missing = [code for code in self.config.parts[name].languages or () if code not in languages]
-            if missing:
-                raise DataError(
-                    f"data.parts.{name}.languages: the part has nothing in {', '.join(missing)}; it has "
-                    f"{', '.join(sorted(languages))}"
+                for stretch in stretches(source):
+                    yield self._examples(name, stretch)
+            self._check_languages(name)
+
+    def examples(self) -> Iterator[Example]:
+        """Yields the examples of one part after the other.
+
+        Raises:
+            DataError: as ``stretches``.
+        """
+        return chain.from_iterable(self.stretches())
+
+    def _examples(self, name: str, examples: Iterator[Example]) -> Iterator[Example]:
+        prefix = "" if self.config.join_ids else f"{name}/"
+        inner, languages = dict.fromkeys(self._inner[name]), dict.fromkeys(self._languages[name])
+        with _said_of(name):
+            for example in examples:
+                inner[example.source] = languages[example.language] = None
+                yield Example(
+                    prefix + example.item_id,
+                    example.language,
+                    example.query,
+                    example.passage,
+                    None if example.passage_id is None else prefix + example.passage_id,
+                    name,
+                    tuple(_renamed(negative, prefix) for negative in example.negatives),
+                    example.where,
                 )
+        self._inner[name], self._languages[name] = list(inner), list(languages)
+
+    def _check_languages(self, name: str) -> None:
+        languages = self._languages[name]
+        if not languages:
+            raise DataError(f"data.parts.{name}: gives no examples; check its path and languages, or leave it out")
+        missing = [code for code in self.config.parts[name].languages or () if code not in languages]
+        if missing:
+            raise DataError(
+                f"data.parts.{name}.languages: the part has nothing in {', '.join(missing)}; it has "
+                f"{', '.join(sorted(languages))}"
+            )
+
+    def text_bytes(self) -> int:
+        """Bytes of text of all parts, about."""
+        total = 0
+        for name, source in self.parts.items():
+            with _said_of(name):
+                total += text_bytes(source)
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """Sources and languages of each part so far, and what the part counted."""
+        return {
+            name: {
+                "sources": inner,
+                "languages": self._languages[name],
+                "part": source.state() if isinstance(source := self.parts[name], StretchSource) else None,
+            }
+            for name, inner in self._inner.items()
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state."""
+        for name, found in state.items():
+            self._inner[name], self._languages[name] = found["sources"], found["languages"]
+            source = self.parts[name]
+            if isinstance(source, StretchSource):
+                source.restore(found["part"])
 
     def reject(self, example: Example, reason: str) -> None:
         """As the part that it is of.

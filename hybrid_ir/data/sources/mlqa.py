@@ -29,6 +29,7 @@ SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json"
 """The English original, 30 MB."""
 _FOLDER = "mlqa-translate-train"
 _ENGLISH = "train-v1.1.json"
+_QUESTIONS_OF_A_PARAGRAPH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +106,29 @@ class MlqaTranslateTrainSource(PublishedSource):
             raise DataError(f"{archive}: has no {file.name} ({error}); delete it to download it again") from None
         return target
 
-    def read(self) -> Iterator[Example]:
-        """Yields the questions language by language, in the files' order.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the languages; questions are in the files' order.
 
         Raises:
             DataError: a file is not of SQuAD's format.
         """
-        for code in self.languages:
-            for question in read_squad(self.files[self.language_files(code)[0].name][0]):
-                yield Example(
-                    item_id=question.id,
-                    language=code,
-                    query=question.text,
-                    passage=question.context,
-                    passage_id=None,  # a paragraph's versions are joined by its questions
-                    source=self.name,
-                    where=question.where,
-                )
+        return map(self._examples, self.languages)
+
+    def _examples(self, code: str) -> Iterator[Example]:
+        for question in read_squad(self.files[self.language_files(code)[0].name][0]):
+            yield Example(
+                item_id=question.id,
+                language=code,
+                query=question.text,
+                passage=question.context,
+                passage_id=None,  # a paragraph's versions are joined by its questions
+                source=self.name,
+                where=question.where,
+            )
+
+    def text_bytes(self) -> int:
+        """Bytes of the questions with their paragraphs, about: each of five or so has the paragraph again."""
+        return _QUESTIONS_OF_A_PARAGRAPH * super().text_bytes()
 
 
 def _downloads() -> Path:

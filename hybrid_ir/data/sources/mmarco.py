@@ -10,9 +10,12 @@ of a collection, the passages that the pairs name are copied into a file that is
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +42,26 @@ _TRIPLE = ("question", "passage", "negative")
 _BLOCK = 32 << 20
 """Bytes of the triples that are read at a time."""
 _LOW = (1 << 32) - 1
+_LINES_LOOKED_AT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which texts are pairs, the same in every language."""
+
+    questions: np.ndarray
+    """[pairs] int64, ascending."""
+    passages: np.ndarray
+    """[pairs] int64."""
+    own: np.ndarray
+    """[pairs] int64: what the passage is joined as."""
+    low: np.ndarray
+    high: np.ndarray
+    """[pairs] int64: the question's negatives, as a range of those below."""
+    negative: np.ndarray
+    """[negatives] int64."""
+    of_negative: np.ndarray
+    """[negatives] int64: what they are joined as."""
 
 
 class MmarcoSource(PublishedSource):
@@ -100,12 +123,25 @@ class MmarcoSource(PublishedSource):
             "negatives": self.config.negatives,
         }
 
-    def read(self) -> Iterator[Example]:
-        """Yields the pairs language by language, in the order of the questions' ids.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the languages; pairs are in the order of the questions' ids.
 
         Raises:
             DataError: a file is missing or cannot be read, or a line is bad.
         """
+        return map(self._examples, self.languages)
+
+    def text_bytes(self) -> int:
+        """Bytes of the pairs' texts, about, by the mean line of each file."""
+        pairs, negatives = len(self._wanted.questions), len(self._wanted.negative)
+        need = 0.0
+        for code in self.languages:
+            question_file, collection = (self.files[file.name][0] for file in self.language_files(code))
+            need += pairs * _mean_line(question_file) + (pairs + negatives) * _mean_line(collection)
+        return round(need)
+
+    @cached_property
+    def _wanted(self) -> _Wanted:
         say("mMARCO: reading which passages belong to which questions")
         pairs = self._pairs()
         questions, passages = pairs >> 32, pairs & _LOW
@@ -119,39 +155,40 @@ class MmarcoSource(PublishedSource):
 
         negatives = self._negatives(questions, own, group)
         of_question, negative = negatives >> 32, negatives & _LOW
-        low = np.searchsorted(of_question, questions, side="left").tolist()
-        high = np.searchsorted(of_question, questions, side="right").tolist()
-        of_negative = group(negative).tolist()
-        names = list(zip(questions.tolist(), passages.tolist(), strict=True))
-        asked, wanted = np.unique(questions), np.union1d(positives, negative)
+        low = np.searchsorted(of_question, questions, side="left")
+        high = np.searchsorted(of_question, questions, side="right")
+        return _Wanted(questions, passages, own, low, high, negative, group(negative))
 
-        for number, code in enumerate(self.languages, start=1):
-            say(f"mMARCO: reading the questions and passages in {code} ({number} of {len(self.languages)})")
-            question_file, collection = (self.files[file.name][0] for file in self.language_files(code))
-            with (
-                TextFile(self._texts(question_file, asked)) as queries,
-                TextFile(self._texts(collection, wanted)) as texts,
-            ):
-                query_rows, passage_rows = queries.rows(questions), texts.rows(passages)
-                negative_rows = texts.rows(negative).tolist()
-                complete = (query_rows >= 0) & (passage_rows >= 0)
-                self.count(f"pairs without a text in {code}", int((~complete).sum()))
-                for pair in np.flatnonzero(complete).tolist():
-                    question, passage = names[pair]
-                    yield Example(
-                        item_id=f"{question}/{passage}",
-                        language=code,
-                        query=queries[int(query_rows[pair])],
-                        passage=texts[int(passage_rows[pair])],
-                        passage_id=str(own[pair]),
-                        source=self.name,
-                        negatives=tuple(
-                            Negative(texts[negative_rows[n]], str(of_negative[n]))
-                            for n in range(low[pair], high[pair])
-                            if negative_rows[n] >= 0
-                        ),
-                        where=f"{question_file}:question {question}",
-                    )
+    def _examples(self, code: str) -> Iterator[Example]:
+        wanted = self._wanted
+        say(f"mMARCO: reading the questions and passages in {code}, of {', '.join(self.languages)}")
+        question_file, collection = (self.files[file.name][0] for file in self.language_files(code))
+        low, high, of_negative = wanted.low.tolist(), wanted.high.tolist(), wanted.of_negative.tolist()
+        names = list(zip(wanted.questions.tolist(), wanted.passages.tolist(), strict=True))
+        with (
+            TextFile(self._texts(question_file, np.unique(wanted.questions))) as queries,
+            TextFile(self._texts(collection, np.union1d(wanted.passages, wanted.negative))) as texts,
+        ):
+            query_rows, passage_rows = queries.rows(wanted.questions), texts.rows(wanted.passages)
+            negative_rows = texts.rows(wanted.negative).tolist()
+            complete = (query_rows >= 0) & (passage_rows >= 0)
+            self.count(f"pairs without a text in {code}", int((~complete).sum()))
+            for pair in np.flatnonzero(complete).tolist():
+                question, passage = names[pair]
+                yield Example(
+                    item_id=f"{question}/{passage}",
+                    language=code,
+                    query=queries[int(query_rows[pair])],
+                    passage=texts[int(passage_rows[pair])],
+                    passage_id=str(wanted.own[pair]),
+                    source=self.name,
+                    negatives=tuple(
+                        Negative(texts[negative_rows[n]], str(of_negative[n]))
+                        for n in range(low[pair], high[pair])
+                        if negative_rows[n] >= 0
+                    ),
+                    where=f"{question_file}:question {question}",
+                )
 
     def _pairs(self) -> np.ndarray:
         """[pairs] int64: question (the upper 32 bits) and relevant passage, each pair once, in ascending order."""
@@ -263,6 +300,12 @@ class TextFile:
 
     def __getitem__(self, row: int) -> str:
         return self._bytes[self._ends[row] : self._ends[row + 1]].decode()
+
+
+def _mean_line(file: Path) -> float:
+    """Bytes of a file's first lines, on average."""
+    lengths = [len(line) for _, line in itertools.islice(numbered_lines(file), _LINES_LOOKED_AT)]
+    return sum(lengths) / max(len(lengths), 1)
 
 
 def _numbers(file: Path, columns: Sequence[str]) -> Iterator[list[np.ndarray]]:

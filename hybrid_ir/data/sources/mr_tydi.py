@@ -55,30 +55,32 @@ class MrTydiSource(PublishedSource):
         """How many negatives are kept, besides what every published source has."""
         return {**super().settings(), "negatives": self.config.negatives}
 
-    def read(self) -> Iterator[Example]:
-        """Yields the pairs language by language, in the files' order.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the languages; pairs are in the files' order.
 
         Raises:
             DataError: a file is missing or cannot be read, or a line is bad.
         """
-        for code in self.languages:
-            file = self.files[self.language_files(code)[0].name][0]
-            # first the ids alone: which passages belong together is known after the last line
-            pairs = []
-            for _, line in numbered_lines(file):
-                try:
-                    row = json_object(line)
-                    pairs += [(_id(row, "query_id"), _id(passage, "docid")) for passage in row["positive_passages"]]
-                except (ValueError, TypeError, KeyError):
-                    continue  # said below
-            questions, _ = numbered(question for question, _ in pairs)
-            places, passages = numbered(passage for _, passage in pairs)
-            companion = dict(zip(passages, (passages[i] for i in joined(questions, places).tolist()), strict=True))
-            for number, line in numbered_lines(file):
-                try:
-                    yield from self._examples(json_object(line), code, companion, f"{file}:{number}")
-                except ValueError as error:
-                    self.bad_lines.leave_out(f"{file}:{number}", str(error))
+        return map(self._language, self.languages)
+
+    def _language(self, code: str) -> Iterator[Example]:
+        file = self.files[self.language_files(code)[0].name][0]
+        # first the ids alone: which passages belong together is known after the last line
+        pairs = []
+        for _, line in numbered_lines(file):
+            try:
+                row = json_object(line)
+                pairs += [(_id(row, "query_id"), _id(passage, "docid")) for passage in row["positive_passages"]]
+            except (ValueError, TypeError, KeyError):
+                continue  # said below
+        questions, _ = numbered(question for question, _ in pairs)
+        places, passages = numbered(passage for _, passage in pairs)
+        companion = dict(zip(passages, (passages[i] for i in joined(questions, places).tolist()), strict=True))
+        for number, line in numbered_lines(file):
+            try:
+                yield from self._examples(json_object(line), code, companion, f"{file}:{number}")
+            except ValueError as error:
+                self.bad_lines.leave_out(f"{file}:{number}", str(error))
 
     def _examples(self, row: dict[str, Any], code: str, companion: dict[str, str], where: str) -> list[Example]:
         question = _id(row, "query_id")

@@ -22,6 +22,8 @@ from hybrid_ir.data.sources.base import BadLines, Example, says_evaluation
 from hybrid_ir.errors import ConfigError, DataError
 from hybrid_ir.hub import HubFile, check_offline, download, files_in, snapshot
 
+_TEXT_OF = {".gz": 4, ".zst": 4, ".parquet": 3}
+"""Bytes of text to a byte of a file, about, by its ending."""
 _LOOKED_AT = 10_000
 """Folders in which evaluation data is looked for, for a message."""
 
@@ -38,7 +40,7 @@ class FileSource(ABC):
     """Raised with every change that makes other examples of the same files; part of the cached corpus' key."""
 
     def __init__(self, on_bad_line: str = "raise") -> None:
-        self.bad_lines = BadLines("skip" if on_bad_line == "skip" else "raise")
+        self.bad_lines, self._rejected = (BadLines("skip" if on_bad_line == "skip" else "raise") for _ in range(2))
         self.left_out: dict[str, int] = {}
 
     @cached_property
@@ -67,18 +69,40 @@ class FileSource(ABC):
         return [(path.name, path) for paths in self.files.values() for path in paths]
 
     @abstractmethod
-    def read(self) -> Iterator[Example]:
-        """The examples."""
+    def read(self) -> Iterator[Iterator[Example]]:
+        """The stretches: examples of a language, or of a file."""
+
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the stretches, in an order that is the same every time.
+
+        Raises:
+            DataError: a file is missing or cannot be read, or a line is bad (file, line and reason).
+        """
+        self._rejected.clear()
+        self.restore({})
+        yield from self.read()
 
     def examples(self) -> Iterator[Example]:
         """Yields the examples, in an order that is the same every time.
 
         Raises:
-            DataError: a file is missing or cannot be read, or a line is bad (file, line and reason).
+            DataError: as ``stretches``.
         """
-        self.bad_lines.clear()
-        self.left_out = {}
-        yield from self.read()
+        return chain.from_iterable(self.stretches())
+
+    def text_bytes(self) -> int:
+        """Bytes of the files' text, about."""
+        files = chain.from_iterable(self.files.values())
+        return sum(path.stat().st_size * _TEXT_OF.get(path.suffix, 1) for path in files)
+
+    def state(self) -> dict[str, Any]:
+        """Lines and examples that were left out while reading."""
+        return {**self.bad_lines.report(), "left_out": dict(self.left_out)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state for what was left out while reading."""
+        self.bad_lines.restore(state)
+        self.left_out = dict(state.get("left_out", {}))
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to what the report says was left out."""
@@ -91,11 +115,12 @@ class FileSource(ABC):
         Raises:
             DataError: unless bad lines are skipped.
         """
-        self.bad_lines.leave_out(example.where, reason)
+        self._rejected.leave_out(example.where, reason)
 
     def report(self) -> dict[str, Any]:
         """Bad lines that were skipped, and what the data itself lacks."""
-        return {**self.bad_lines.report(), **({"left_out": dict(self.left_out)} if self.left_out else {})}
+        report = self.bad_lines.and_those_of(self._rejected)
+        return {**report, **({"left_out": dict(self.left_out)} if self.left_out else {})}
 
 
 class PublishedSource(FileSource):

@@ -6,11 +6,11 @@ translation. A monolingual row would ask for the sentence itself, so such data i
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -83,22 +83,28 @@ class SentencePairsSource(FileSource):
         ]
         return {"languages": self.config.languages, "language_columns": self.config.language_columns, "parts": parts}
 
-    def read(self) -> Iterator[Example]:
-        """Yields the sentences in the files' order, each language of one after the other.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the files, those that are aligned as one; each language of a sentence comes after the other.
 
         Raises:
             DataError: a file cannot be read, a line is bad, or aligned files have different numbers of lines.
         """
+        return itertools.starmap(self._examples, enumerate(self._parts))
+
+    def _examples(self, place: int, part: _Aligned | _Table) -> Iterator[Example]:
         chosen = self.config.languages
-        for place, part in enumerate(self._parts):
-            rows = _aligned(part) if isinstance(part, _Aligned) else self._table(part)
-            for number, where, texts in rows:
-                kept = {code: text for code, text in texts.items() if chosen is None or code in chosen}
-                if len(kept) < 2:
-                    self.count("sentences without a translation", int(len(texts) < 2))
-                    continue
-                for code, text in kept.items():
-                    yield Example(f"{part.name}/{place}:{number}", code, text, text, None, part.name, where=where)
+        rows = _aligned(part) if isinstance(part, _Aligned) else self._table(part)
+        for number, where, texts in rows:
+            kept = {code: text for code, text in texts.items() if chosen is None or code in chosen}
+            if len(kept) < 2:
+                self.count("sentences without a translation", int(len(texts) < 2))
+                continue
+            for code, text in kept.items():
+                yield Example(f"{part.name}/{place}:{number}", code, text, text, None, part.name, where=where)
+
+    def text_bytes(self) -> int:
+        """Bytes of the sentences, about, each as a query and as a passage."""
+        return 2 * super().text_bytes()
 
     def _table(self, part: _Table) -> Iterator[tuple[int, str, dict[str, str]]]:
         """Number, ``file:line`` and texts of each row that has any."""
@@ -164,7 +170,7 @@ def _named(file: Path, plain: Path, columns: Mapping[str, str]) -> tuple[str, Pa
 def _aligned(part: _Aligned) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Number, ``file:line`` and texts of each line; a blank line is a sentence that the language lacks."""
     readers = [numbered_lines(file, blank=True) for file in part.files.values()]
-    for together in zip_longest(*readers):
+    for together in itertools.zip_longest(*readers):
         texts = {}
         number = next(line[0] for line in together if line is not None)
         for (code, file), line in zip(part.files.items(), together, strict=True):

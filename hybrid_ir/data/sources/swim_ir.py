@@ -45,27 +45,30 @@ class SwimIrSource(PublishedSource):
         """The Parquet files of a folder."""
         return [HubFile(REPOSITORY, self.config.revision, f"{code}/train-*.parquet")]
 
-    def read(self) -> Iterator[Example]:
-        """Yields the rows language by language, in the files' order.
+    def read(self) -> Iterator[Iterator[Example]]:
+        """Yields the files, language by language.
 
         Raises:
             DataError: a file is missing or cannot be read, or a row is bad.
         """
         for code in self.languages:
             for file in self.files[self.language_files(code)[0].name]:
-                for row, (name, query, title, text) in enumerate(_rows(file), start=1):
-                    if not name or not query or not query.strip() or not text or not text.strip():
-                        self.bad_lines.leave_out(f"{file}:row {row}", "has no _id, query or text")
-                        continue
-                    yield Example(
-                        item_id=f"{code}/{name}",
-                        language=code,
-                        query=query.strip(),
-                        passage=f"{title or ''} {text}".strip(),
-                        passage_id=None,  # equal passages are joined
-                        source=self.name,
-                        where=f"{file}:row {row}",
-                    )
+                yield self._examples(code, file)
+
+    def _examples(self, code: str, file: Path) -> Iterator[Example]:
+        for row, (name, query, title, text) in enumerate(_rows(file), start=1):
+            if not name or not query or not query.strip() or not text or not text.strip():
+                self.bad_lines.leave_out(f"{file}:row {row}", "has no _id, query or text")
+                continue
+            yield Example(
+                item_id=f"{code}/{name}",
+                language=code,
+                query=query.strip(),
+                passage=f"{title or ''} {text}".strip(),
+                passage_id=None,  # equal passages are joined
+                source=self.name,
+                where=f"{file}:row {row}",
+            )
 
 
 def _rows(file: Path) -> Iterator[tuple[str | None, ...]]:
