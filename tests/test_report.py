@@ -154,6 +154,9 @@ def test_one_seed_settles_nothing(tmp_path: Path) -> None:
     _, answer, said = answered(tmp_path)
     assert answer.headline.endswith("With one seed, this settles nothing.")
     assert "One seed settles nothing" in said["Seeds"]
+    texts = " ".join(said.values())
+    assert "Told apart from each of the others (95 % intervals)." in texts
+    assert "what seeds alone can do" not in texts
 
 
 def test_what_seeds_alone_can_do_is_said(tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def _best_of(found: Aggregate, benchmark: str, groups: Sequence[Group], setting:
     if not_told:
         text += f" Not told apart from it: {', '.join(found.sweep.name(group) for group in not_told)}."
     elif len(groups) > 2:
-        text += " Told apart from each of the others (95 % intervals, and beyond what seeds alone can do)."
+        # with one seed each it is not known what seeds do
+        seeds = ", and beyond what seeds alone can do" if found.seed_freedom else ""
+        text += f" Told apart from each of the others (95 % intervals{seeds})."
     return Statement(_LEADS[setting], text)
 
 
