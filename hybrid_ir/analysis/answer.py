@@ -475,4 +475,5 @@ def _most(metric: str) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """For the start of a sentence; a setting (``data.cap=250``) stays as it is typed."""
+    return text if "=" in text.split(" ")[0] else text[:1].upper() + text[1:]
