@@ -346,8 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, count in Counter(k.phase for k in report.kills).most_common():
             console.print(f"{count:3} in {name}", highlight=False)
         console.print(
-            f"{report.runs} runs killed and resumed to the end, {time.monotonic() - begin:.0f} s; "
-            f"problems: {len(report.problems)}",
+            f"{len(report.kills)} kills in {report.runs} runs, each taken to its end, {time.monotonic() - begin:.0f} s"
+            f"; problems: {len(report.problems)}",
             highlight=False,
         )
         for problem in report.problems:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import RangeSweep
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -35,6 +36,7 @@ from hybrid_ir.composition import (
     said,
     show,
     sweep_jobs,
+    swept_values,
 )
 from hybrid_ir.config import EvaluateConfig, SlurmLauncherConfig, TrainConfig
 from hybrid_ir.errors import EXIT_USAGE, ConfigError, UserError
@@ -227,6 +229,14 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
             raise ConfigError(f"{said(override)}: each job of a sweep has a folder of its own; use hydra.sweep.dir=DIR")
         if override.key_or_group == "resume":
             raise ConfigError(f"{said(override)}: a sweep starts new runs; resume one run at a time, without -m")
+    for override in overrides:
+        if override.key_or_group == "experiment" and override.is_sweep_override():
+            for option in swept_values(override):
+                if sweeper_params(composing.hydra_config([f"experiment={option}"])):
+                    raise ConfigError(
+                        f"{said(override)}: experiment={option} is a sweep itself, of what its file says; make a sweep "
+                        f"of each"
+                    )
     params = sweeper_params(hydra_config)
     basic = not searches(hydra_config)
     if not basic and composing.command == "evaluate":
@@ -238,11 +248,23 @@ def check_sweep(composing: Composer, settings: Sequence[str], hydra_config: Any)
                 f"values instead, e.g. {override.key_or_group}=1,2,3"
             )
     few, jobs = sweep_jobs([o for o in overrides if not o.key_or_group.startswith("hydra")], params)
+    for override in overrides:
+        if not basic and isinstance(override.value(), RangeSweep):  # Optuna draws the stop of a range too
+            stop = parse_settings([f"{override.get_key_element()}={override.value().stop}"])
+            others = [o for o in overrides if o is not override and not o.key_or_group.startswith("hydra")]
+            few.append(sweep_jobs([*others, *stop], params)[0][0])
     seen: dict[tuple[str, ...], Config] = {}
     for job in [*few, *jobs]:  # a few first in which every value occurs: a mistake shows up early in a large sweep
         if tuple(job) not in seen:
             composing.check(parse_settings(job))
-            config = composing.validate(composing.compose(job))
+            try:
+                config = composing.validate(composing.compose(job))
+            except ConfigError as error:
+                if basic or "whole number" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"{error}; an interval draws any number between its ends, a range whole ones"
+                ) from None
             if config.output_dir is not None:
                 raise ConfigError(
                     f"output_dir={config.output_dir}: each job of a sweep has a folder of its own; use "
@@ -378,8 +400,9 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         whole = composing.hydra_config(settings)
         prepared = composing.prepared(settings)
         if options.cfg or options.info:
-            if not options.multirun:
-                composing.compose([s for s in settings if not s.startswith("hydra.")])
+            if options.multirun:
+                raise ConfigError("--multirun: --cfg and --info show the configuration of one run; leave -m out")
+            composing.compose([s for s in settings if not s.startswith("hydra.")])
             sweep = False
         else:
             mode = whole.hydra.mode
@@ -395,6 +418,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         elif not (options.cfg or options.info):
             config, kept = prepare(composing, settings)
             _check_launcher_of_one_run(config, settings)
+            _say_that_it_is_a_sweep(whole, settings)
     if options.cfg or options.info:
         return _inform(command, [*flags, *prepared])
     if sweep:
@@ -404,6 +428,18 @@ def _run(command: Command, argv: Sequence[str]) -> int:
 
 def _without(settings: Sequence[str], key: str) -> list[str]:
     return [s for s, o in zip(settings, parse_settings(settings), strict=True) if o.key_or_group != key]
+
+
+def _say_that_it_is_a_sweep(whole: Any, settings: Sequence[str]) -> None:
+    """A note where one run is asked for of an experiment that is a sweep; a job of the sweep says hydra.mode=RUN."""
+    params = sweeper_params(whole)
+    named = [o for o in parse_settings(settings) if o.key_or_group in ("experiment", "hydra.mode", "resume")]
+    if params and [o.key_or_group for o in named] == ["experiment"]:
+        varied = ", ".join(f"{key}={value}" for key, value in params.items())
+        print(
+            f"note: {said(named[0])} is a sweep ({varied}), and this is one run; add -m for all its jobs",
+            file=sys.stderr,
+        )
 
 
 def _check_launcher_of_one_run(config: Config, settings: Sequence[str]) -> None:

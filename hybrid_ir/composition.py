@@ -22,7 +22,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -182,13 +182,27 @@ def parse_settings(settings: Sequence[str]) -> list[Override]:
 
 
 def swept_values(override: Override) -> list[str]:
-    """The values that a setting takes over the jobs of a sweep, as Hydra text; both ends of an interval."""
+    """The values that a setting takes over the jobs of a sweep, as Hydra text.
+
+    Of an interval both ends, and one between them that is no whole number.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
+    if isinstance(override.value(), Glob):
+        raise ConfigError(f"{said(override)}: write the values out, e.g. {_element(override)}=a,b,c")
     if override.is_discrete_sweep():
-        return list(override.sweep_string_iterator())
+        if not (values := list(override.sweep_string_iterator())):
+            raise ConfigError(
+                f"{said(override)}: has no values; a range ends before its stop, which is the second number"
+            )
+        return values
     interval = cast(Any, override.value())
-    return [str(interval.start), str(interval.end)]
+    if not interval.start < interval.end:
+        raise ConfigError(f"{said(override)}: has no values; write the smaller end first")
+    return [str(interval.start), str(interval.end), str(interval.start + (interval.end - interval.start) * 0.4321)]
 
 
 # ---------------------------------------------------------------------------------------------------------- compose

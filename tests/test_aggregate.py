@@ -601,6 +601,7 @@ def test_what_is_not_there_is_refused(sweep: Path, tmp_path: Path, capsys: pytes
     assert "none of 1 jobs is complete (failed)" in refused_line(main, capsys, tmp_path / "failed")
     (tmp_path / "file").write_text("")
     assert "is a file" in refused_line(main, capsys, sweep, "--output", tmp_path / "file")
+    assert "cannot be made" in refused_line(main, capsys, sweep, "--output", tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()
 
 

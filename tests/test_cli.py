@@ -82,6 +82,10 @@ MISTAKES = [
     ("-m seed=1,x", "seed=x", "whole number"),
     ("-m sampler=x_y,x_x_mono sampler.mono_ratio=0,1", "sampler.mono_ratio=", "contradicts"),
     ("-m sampler=x_y,hybird", "sampler=", "hybrid"),
+    ("-m seed=range(3,1)", "seed=range(3,1)", "no values"),
+    ("-m sampler=glob(*)", "sampler=glob(*)", "write the values out"),
+    ("-m --cfg job", "--multirun", "leave -m out"),
+    ("-m experiment=family_degradation_cpu,mteb_scaling_cpu", "experiment=family_degradation_cpu", "is a sweep itself"),
     ("-m sampler.mono_ratio=interval(0,1)", "sampler.mono_ratio=interval(0,1)", "sweeper"),
     ("trainer.num_nodes=2", "trainer.num_nodes=2", "torchrun"),
 ]

@@ -66,6 +66,22 @@ class Lazy:
         return self.source.report()
 
 
+class Stretched(Lazy):
+    """One whose lines are read in stretches."""
+
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        return self.source.stretches()
+
+    def text_bytes(self) -> int:
+        return self.source.text_bytes()
+
+    def state(self) -> dict[str, Any]:
+        return self.source.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.source.restore(state)
+
+
 few = st.text("ab", min_size=1, max_size=2)
 texts = st.one_of(few, st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=12)).filter(str.strip)
 identifiers = st.none() | st.sampled_from(["p1", "p2", "p3"])
@@ -97,7 +113,7 @@ corpora = st.lists(st.lists(st.one_of(lines, lines, lines, bad_lines), max_size=
     st.booleans(),
     st.integers(1, 300),
     st.integers(1, 9),
-    st.booleans(),
+    st.sampled_from([None, Lazy, Stretched]),
 )
 def test_a_corpus_is_what_its_lines_give_one_after_the_other(
     tmp_path_factory: pytest.TempPathFactory,
@@ -108,7 +124,7 @@ def test_a_corpus_is_what_its_lines_give_one_after_the_other(
     consistent: bool,
     block: int,
     batch: int,
-    lazy: bool,
+    kind: Any,
 ) -> None:
     """Duplicates, contradictions, bad lines, limits, negatives, in blocks and batches of any size."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -121,7 +137,7 @@ def test_a_corpus_is_what_its_lines_give_one_after_the_other(
 
     def source() -> Any:
         made = ParallelJsonlSource(str(folder / "*.jsonl"), languages, on_bad_line, max_items)
-        return Lazy(made) if lazy else made
+        return kind(made) if kind is not None else made
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "_BLOCK_BYTES", block)
@@ -261,13 +277,14 @@ def test_what_was_read_before_a_kill_is_not_read_again(tmp_path: Path, monkeypat
     shutil.rmtree(tmp_path / "corpus")
     monkeypatch.setattr(parts, "ALONE_SECONDS", 0.0)
     monkeypatch.setattr(corpus_writer, "_GIVEN", 10)
-    damaged, copy = tmp_path / "damaged", tmp_path / "b.jsonl.whole"
+    damaged, copy = tmp_path / "damaged", tmp_path / "b.jsonl.whole"  # a is not read for it either
     damaged.mkdir()
     shutil.copytree(tmp_path / "corpus.parts2", damaged.with_suffix(".parts2"))
     (damaged.with_suffix(".parts2") / "00000003.arrow").write_bytes(b"of b")
 
     (tmp_path / "b.jsonl").replace(copy)
-    (tmp_path / "b.jsonl").write_text("was read, and is not to be read again\n")
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text("was read, and is not to be read again\n")
     assert outcome(lambda folder: write_corpus(source(), folder), tmp_path / "corpus") == plain
 
     with pytest.raises(UserError, match="a file in it is damaged, as after a machine went down; give the command"):

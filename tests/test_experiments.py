@@ -107,7 +107,9 @@ def test_what_is_not_the_ratio_is_compared_with_the_smallest_value(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_small_twin_has_a_page_that_answers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_twin_has_a_page_that_answers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three of its batchings, both ends among them, with one seed."""
     monkeypatch.chdir(tmp_path)
     metric, lead = QUESTIONS[name]
@@ -115,6 +117,7 @@ def test_a_small_twin_has_a_page_that_answers(name: str, tmp_path: Path, monkeyp
     for job in jobs[:3] if "objectives" in name else jobs[::2]:
         varied = next(setting for setting in job if setting.startswith("sampler"))
         assert run_command("train", [*job, *SMALL, f"output_dir=sweep/{varied}"]) == 0
+        assert f"note: experiment={name}_cpu is a sweep (" in capsys.readouterr().err  # of which this is one run
     (shown,) = (command for command in shown_commands(f"{name}_cpu") if "--metric" in command)
     options = shlex.split(shown.partition(" --metric ")[2])
     assert report(["sweep", "--metric", *options, "--permutations", "100", "--resamples", "100"]) == 0

@@ -306,6 +306,21 @@ def sampled(listed: Sequence[tuple[str, str]], cap: int | None, per_language: in
     return [(e.item_id, e.language) for e in CappedSource(Listed(listed), cap, per_language).examples()]
 
 
+def test_the_disk_that_a_sample_needs(tmp_path: Path) -> None:
+    """Whatever the sizes of the languages, under either cap."""
+    counts = {"en": 5000, "de": 3000, "sw": 20, "yo": 10}
+    path = tmp_path / "data.jsonl"
+    with path.open("w") as file:
+        for code, count in counts.items():
+            for n in range(count):
+                row = {"id": f"{code}{n}", "language": code, "query": f"q{n}" * 20, "passage": f"p{n}" * 50}
+                file.write(json.dumps(row) + "\n")
+    for caps in ({"cap_per_language": 400}, {"cap": 1000}, {"cap": 2000, "cap_per_language": 700}):
+        source: Any = make_source(section(**jsonl(path), **caps))
+        texts = sum(len((e.query + e.passage).encode()) for e in source.examples())
+        assert source.text_bytes() == pytest.approx(texts, rel=0.2)
+
+
 @given(entries, st.integers(1, 70), st.integers(1, 70), st.randoms())
 def test_a_cap_keeps_whole_items_whatever_their_order(
     listed: list[tuple[str, str]], cap: int, more: int, random: Any

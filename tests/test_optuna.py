@@ -120,6 +120,10 @@ def test_mistakes_of_a_search(
         return refused_line(lambda given: run_command(command, given), capsys, *words)  # type: ignore[arg-type]
 
     assert "sampler.mono_ratio=2.0: must be" in refused("sampler.mono_ratio=interval(0,2)")
+    assert "write the smaller end first" in refused("sampler.mono_ratio=interval(1,0)")
+    assert "sampler.mono_ratio=1.2: must be" in refused("sampler.mono_ratio=range(0,1.2,0.4)")  # its stop is drawn too
+    assert "an interval draws any number between its ends" in refused("batch_size=interval(16,64)")
+    assert "has one trial at least" in refused("seed=choice(1,2)", "hydra.sweeper.n_trials=0")
     assert "use hydra.sweeper.direction=maximize" in refused("seed=choice(1,2)", "hydra.sweeper.direction=minimize")
     said = refused("seed=choice(1,2)", "checkpoint.mode=min", "hydra.sweeper.direction=maximize")
     assert "use hydra.sweeper.direction=minimize" in said

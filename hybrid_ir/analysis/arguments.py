@@ -50,14 +50,22 @@ def output_folder(given: str | None, sweeps: list[str], below: str = "") -> Path
     """The folder that files are written into: the one given, else (a folder in) that of the sweep.
 
     Raises:
-        ConfigError: it is a file, or it must be given since there are several sweeps.
+        ConfigError: it is a file, cannot be made, or must be given since there are several sweeps.
     """
     if given is None and len(sweeps) > 1:
         raise ConfigError(f"--output: give a folder for what comes out of {len(sweeps)} sweeps")
     folder = Path(sweeps[0], below) if given is None else Path(given)
     if folder.expanduser().is_file():
         raise ConfigError(f"--output {folder}: is a file; name a folder")
-    return folder.expanduser()
+    folder = folder.expanduser()
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:  # before what takes minutes
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in absent:
+            path.rmdir()
+    except OSError as error:
+        raise ConfigError(f"--output {folder}: cannot be made ({error.strerror}); name another folder") from None
+    return folder
 
 
 def _count(text: str) -> int:

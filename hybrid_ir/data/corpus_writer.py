@@ -66,7 +66,7 @@ def write_corpus(source: Source, folder: Path) -> dict[str, Any]:
     """
     parts = folder.with_name(f"{folder.name}.parts{_PARTS_FORMAT}")
     there = sum(part.stat().st_size for part in parts.glob("*"))
-    _check_space(folder, max(_DISK_RATIO * text_bytes(source) - there, 0.0))
+    _check_space(folder, max(_DISK_RATIO * text_bytes(source) - there, 0.0), isinstance(source, BlockSource))
     work = folder / "work"
     work.mkdir()
     (folder / "arrays").mkdir()
@@ -86,15 +86,27 @@ def write_corpus(source: Source, folder: Path) -> dict[str, Any]:
     return remembered
 
 
-def _check_space(folder: Path, need: float) -> None:
+def _check_space(folder: Path, need: float, known: bool) -> None:
+    """Says what the texts need.
+
+    Args:
+        folder: where.
+        need: bytes.
+        known: whether nearly all of the source's files is text that is taken; else the need may be much less.
+
+    Raises:
+        UserError: it is known, and more than is free.
+    """
     free = shutil.disk_usage(folder).free
-    if need > free:
+    if need > free and known:
         raise UserError(
             f"{folder.parent}: has {_size(free)} free, the texts need about {_size(need)}; free space, or "
             f"set HYBRID_IR_CACHE to a folder on a larger disk"
         )
-    if need >= _SAID_FROM:
-        say(f"the texts need about {_size(need)} in {folder.parent}, which has {_size(free)} free")
+    if need >= _SAID_FROM or need > free:
+        at_most = "about" if known else "at most about"
+        little = "" if need <= free else "; should that not do, free space and give the command again, it goes on"
+        say(f"the texts need {at_most} {_size(need)} in {folder.parent}, which has {_size(free)} free{little}")
 
 
 def _size(count: float) -> str:
@@ -107,6 +119,7 @@ def _blocks(source: Source, folder: Path) -> Iterator[Block]:
         yield from source.blocks()
         return
     number = 0
+    notes: dict[Path, str] = {}
     for place, stretch in enumerate(stretches(source)):
         note = folder / f"stretch{place:06d}.json"
         if isinstance(source, StretchSource) and (found := _read_before(note, number)) is not None:
@@ -119,9 +132,10 @@ def _blocks(source: Source, folder: Path) -> Iterator[Block]:
         for block in _given(stretch):
             yield block
             number += 1
-        if isinstance(source, StretchSource) and folder.is_dir():
-            said = {"first": first, "blocks": number - first, "state": source.state()}
-            write_atomic(note, json.dumps(said))
+        if isinstance(source, StretchSource):
+            notes[note] = json.dumps({"first": first, "blocks": number - first, "state": source.state()})
+            while notes and folder.is_dir():  # before, the source is read alone
+                write_atomic(*notes.popitem())
 
 
 def _read_before(note: Path, first: int) -> dict[str, Any] | None:

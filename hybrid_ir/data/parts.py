@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -178,18 +179,26 @@ def read_parts(blocks: Iterable[Block], folder: Path) -> Iterator[Part]:
 
     numbered = enumerate(taken())
     begin = time.monotonic()
-    for number, block in numbered:
-        part = _load(path) if (path := part_file(folder, number)).is_file() else None
-        yield read_part(block) if part is None else part
-        if time.monotonic() - begin >= ALONE_SECONDS:
-            folder.mkdir(exist_ok=True)
-            yield from _read_together(numbered, folder)
+    alone: list[Part] = []
+    if not folder.is_dir():  # else an earlier attempt has found the source long enough
+        for _, block in numbered:
+            alone.append(read_part(block))
+            yield alone[-1]
+            if time.monotonic() - begin >= ALONE_SECONDS:
+                folder.mkdir()
+                for number, part in enumerate(alone):
+                    _write(part, part_file(folder, number))
+                break
+    alone.clear()
+    yield from _read_together(numbered, folder)
     if failed:
         raise failed[0]
 
 
 def _read_together(blocks: Iterator[tuple[int, Block]], folder: Path) -> Iterator[Part]:
     waiting: deque[tuple[Path, Block, Future[None] | None]] = deque()
+    if (next_one := next(blocks, None)) is None:
+        return
     with Workers() as workers:
 
         def finish() -> Part:
@@ -201,7 +210,7 @@ def _read_together(blocks: Iterator[tuple[int, Block]], folder: Path) -> Iterato
                 assert part is not None
             return part
 
-        for number, block in blocks:
+        for number, block in chain([next_one], blocks):
             path = part_file(folder, number)
             waiting.append((path, block, None if path.is_file() else workers.submit(_make, block, path)))
             if len(waiting) > 2 * workers.count:
@@ -211,7 +220,10 @@ def _read_together(blocks: Iterator[tuple[int, Block]], folder: Path) -> Iterato
 
 
 def _make(block: Block, path: Path) -> None:
-    part = read_part(block)
+    _write(read_part(block), path)
+
+
+def _write(part: Part, path: Path) -> None:
     said = {"languages": part.languages, "sources": part.sources, "bad": part.bad_lines, "share": part.share}
     options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
     partial = path.with_suffix(".partial")

@@ -56,8 +56,14 @@ def trials(whole: Any, jobs: int) -> int:
     Args:
         whole: the configuration, Hydra's part included.
         jobs: combinations of the values that are listed; a grid has no more trials.
+
+    Raises:
+        ConfigError: none is asked for.
     """
-    asked = int(whole.hydra.sweeper.get("n_trials") or jobs)
+    given = whole.hydra.sweeper.get("n_trials")
+    if given is not None and int(given) < 1:
+        raise ConfigError(f"hydra.sweeper.n_trials={given}: a search has one trial at least")
+    asked = int(given or jobs)
     sampler = whole.hydra.sweeper.get("sampler") or {}
     return min(asked, jobs) if str(sampler.get("_target_", "")).endswith("GridSampler") else asked
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -77,9 +78,11 @@ class CappedSource:
         path = cache.cache_dir() / "caps" / f"{cache.fingerprint(self.key())[:32]}.json"
         with suppress(OSError, ValueError, KeyError):
             found = json.loads(path.read_text(encoding="utf-8"))
-            return _Limits(found["items"], found["languages"])
+            return _Limits(found["items"], found["languages"], found["bytes"])
+        text_bytes(self.source)  # for which caps within it are found first: a progress in this one's would be garbled
         items = None if self.cap is None else _Smallest(self.cap)
         languages: dict[str, _Smallest] = {}
+        sizes: Counter[str] = Counter()
         with RowsProgress("choosing what stays under the caps") as progress:
             for count, example in enumerate(self.source.examples(), start=1):
                 number = _hash(example.item_id)
@@ -87,20 +90,24 @@ class CappedSource:
                     items.add(number)
                 if self.cap_per_language is not None:
                     languages.setdefault(example.language, _Smallest(self.cap_per_language)).add(number)
+                texts = (example.query, example.passage, *(negative.text for negative in example.negatives))
+                sizes[example.language] += sum(len(text.encode()) for text in texts)
                 if count % _SAID_EVERY == 0:
                     progress(_SAID_EVERY, None)
         limits = _Limits(
-            _LARGEST if items is None else items.limit, {code: kept.limit for code, kept in languages.items()}
+            _LARGEST if items is None else items.limit,
+            {code: kept.limit for code, kept in languages.items()},
+            dict(sizes),
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         cache.write_atomic(path, json.dumps(asdict(limits)))
         return limits
 
     def text_bytes(self) -> int:
-        """The source's, as far as the caps leave them: hashes are even."""
+        """Bytes of text of each language, as far as the caps leave them: hashes are even."""
         limits = self._limits
-        of_languages = sum(limits.languages.values()) / max(len(limits.languages), 1) if limits.languages else _LARGEST
-        return round(text_bytes(self.source) * min(limits.items, of_languages) / _LARGEST)
+        kept = (size * min(limits.items, limits.languages.get(code, _LARGEST)) for code, size in limits.bytes.items())
+        return round(sum(kept) / _LARGEST)
 
     def state(self) -> dict[str, Any]:
         """The source's, and how many lines were over the caps."""
@@ -131,10 +138,12 @@ class CappedSource:
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """The greatest hashes that stay: of items, and of those in a language."""
+    """The greatest hashes that stay: of items, and of those in a language; and how much text there is."""
 
     items: int
     languages: dict[str, int]
+    bytes: dict[str, int]
+    """Of all text in a language, under the caps or over."""
 
 
 class _Smallest:

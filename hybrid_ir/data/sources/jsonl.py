@@ -74,17 +74,23 @@ class ParallelJsonlSource:
         return chain.from_iterable(self.stretches())
 
     def stretches(self) -> Iterator[Iterator[Example]]:
-        """Yields the files; all as one where items are counted (``max_items``).
+        """Yields the files, small ones together; all as one where items are counted (``max_items``).
 
         Raises:
             DataError: as ``examples``.
         """
         self._rejected.clear()
         self._bad_lines.clear()
-        if self.max_items:
-            yield self._examples(self.files)
-        else:
-            yield from (self._examples([file]) for file in self.files)
+        together: list[Path] = []
+        size = 0
+        for file in self.files:
+            together.append(file)
+            size += file.stat().st_size
+            if size >= _BLOCK_BYTES and not self.max_items:
+                yield self._examples(together)
+                together, size = [], 0
+        if together:
+            yield self._examples(together)
 
     def _examples(self, files: Sequence[Path]) -> Iterator[Example]:
         items: dict[str, set[str]] = {name: set() for name in self.max_items}

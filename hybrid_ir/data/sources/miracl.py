@@ -21,8 +21,8 @@ from hybrid_ir.evaluation.benchmarks.document_store import DocumentStore, Select
 from hybrid_ir.hub import HubFile, say
 from hybrid_ir.languages import MIRACL
 
-_TEXT_OF_A_JUDGMENT = 50
-"""Bytes of a passage to a byte of its judgment, about: 25 bytes name 1,200."""
+_PASSAGE_BYTES = 1200
+"""Of one, about."""
 
 
 class MiraclTrainSource(PublishedSource):
@@ -113,9 +113,10 @@ class MiraclTrainSource(PublishedSource):
             )
 
     def text_bytes(self) -> int:
-        """Bytes of the judged passages, about: of a corpus no other is taken."""
-        judged = (self.files[self.language_files(code)[1].name][0] for code in self.languages)
-        return sum(file.stat().st_size for file in judged) * _TEXT_OF_A_JUDGMENT
+        """Bytes of the relevant passages with their negatives, about: of a corpus no other is taken."""
+        files = (self.files[self.language_files(code)[1].name][0] for code in self.languages)
+        relevant = sum(relevance > 0 for file in files for relevance in miracl.read_judgments(file).values())
+        return relevant * (1 + self.config.negatives) * _PASSAGE_BYTES
 
 
 def _texts(corpus: Sequence[Path], judged: Sequence[str]) -> dict[str, str]:

@@ -29,7 +29,6 @@ SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json"
 """The English original, 30 MB."""
 _FOLDER = "mlqa-translate-train"
 _ENGLISH = "train-v1.1.json"
-_QUESTIONS_OF_A_PARAGRAPH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +124,6 @@ class MlqaTranslateTrainSource(PublishedSource):
                 source=self.name,
                 where=question.where,
             )
-
-    def text_bytes(self) -> int:
-        """Bytes of the questions with their paragraphs, about: each of five or so has the paragraph again."""
-        return _QUESTIONS_OF_A_PARAGRAPH * super().text_bytes()
 
 
 def _downloads() -> Path:

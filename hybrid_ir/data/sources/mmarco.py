@@ -129,7 +129,8 @@ class MmarcoSource(PublishedSource):
         Raises:
             DataError: a file is missing or cannot be read, or a line is bad.
         """
-        return map(self._examples, self.languages)
+        yield from map(self._examples, self.languages)
+        self.__dict__.pop("_wanted", None)  # many negatives take some hundred MB
 
     def text_bytes(self) -> int:
         """Bytes of the pairs' texts, about, by the mean line of each file."""

@@ -7,6 +7,7 @@ language's own, so no item is parallel. The dev and test files are evaluation da
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 from hybrid_ir.config import MrTydiConfig
@@ -16,6 +17,7 @@ from hybrid_ir.hub import HubFile
 from hybrid_ir.lines import identifier, json_object, numbered_lines
 
 REPOSITORY = "castorini/mr-tydi"
+_LINES_LOOKED_AT = 100
 
 
 class MrTydiSource(PublishedSource):
@@ -62,6 +64,15 @@ class MrTydiSource(PublishedSource):
             DataError: a file is missing or cannot be read, or a line is bad.
         """
         return map(self._language, self.languages)
+
+    def text_bytes(self) -> int:
+        """Bytes of the files' text, about, less the negatives that are not kept, by the first lines."""
+        kept = listed = 1
+        for _, line in islice(numbered_lines(next(iter(self.files.values()))[0]), _LINES_LOOKED_AT):
+            negatives = line.count(b'"docid"') - 1
+            kept += 1 + min(max(negatives, 0), self.config.negatives)
+            listed += 1 + max(negatives, 0)
+        return super().text_bytes() * kept // listed
 
     def _language(self, code: str) -> Iterator[Example]:
         file = self.files[self.language_files(code)[0].name][0]

@@ -7,6 +7,7 @@ Built in: Babel carries the data, nothing is downloaded. Three layers: ``facts``
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from hybrid_ir import languages as _languages
@@ -31,6 +32,10 @@ def check_locales(key: str, languages: Sequence[str]) -> None:
     for code in languages:
         if not has_data(_languages.check_code(code)):
             raise ConfigError(f"{key}={code}: CLDR has no locale for {_languages.get(code).name}; leave it out")
+
+
+_ITEM_BYTES = 200
+"""Of a question and its passage, about."""
 
 
 class CldrSource:
@@ -71,27 +76,48 @@ class CldrSource:
             "split": self.split,
         }
 
-    def examples(self) -> Iterator[Example]:
-        """Yields the examples, language by language, in the order of the entities' codes.
+    def stretches(self) -> Iterator[Iterator[Example]]:
+        """Yields the languages.
 
         Raises:
             DataError: CLDR has too few names in a language to make a single question.
         """
-        held_out = self.split == "evaluation"
-        possible = sum(item.held_out == held_out for item in all_items())
         self._left_out = {}
-        for language in self.languages:
-            count = 0
-            for item in items(language):
-                if item.held_out == held_out:
-                    count += 1
-                    yield Example(item.item_id, language, item.query, item.passage, item.passage_id, self.name)
-            if not count:
-                raise DataError(
-                    f"cldr: CLDR has too few names in {language} ({_languages.get(language).name}) to make questions; "
-                    "leave the language out"
-                )
-            self._left_out[language] = possible - count
+        return map(self._examples, self.languages)
+
+    def examples(self) -> Iterator[Example]:
+        """Yields the examples, language by language, in the order of the entities' codes.
+
+        Raises:
+            DataError: as ``stretches``.
+        """
+        return chain.from_iterable(self.stretches())
+
+    def _examples(self, language: str) -> Iterator[Example]:
+        held_out = self.split == "evaluation"
+        count = 0
+        for item in items(language):
+            if item.held_out == held_out:
+                count += 1
+                yield Example(item.item_id, language, item.query, item.passage, item.passage_id, self.name)
+        if not count:
+            raise DataError(
+                f"cldr: CLDR has too few names in {language} ({_languages.get(language).name}) to make questions; "
+                "leave the language out"
+            )
+        self._left_out[language] = sum(item.held_out == held_out for item in all_items()) - count
+
+    def text_bytes(self) -> int:
+        """Bytes of all texts, about."""
+        return len(self.languages) * len(all_items()) * _ITEM_BYTES
+
+    def state(self) -> dict[str, Any]:
+        """Items of each language that do not exist."""
+        return dict(self._left_out)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes a state."""
+        self._left_out = dict(state)
 
     def reject(self, example: Example, reason: str) -> None:
         """Never called: an item is made once in each language."""
