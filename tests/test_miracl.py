@@ -145,6 +145,7 @@ def test_the_real_sample(shared: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 def test_a_part_of_the_sample_through_the_command_line(shared: Path, e5_small: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(shared / "data" / "miracl-sample" / "miracl-v1.0-sw", data / "miracl-v1.0-sw")
